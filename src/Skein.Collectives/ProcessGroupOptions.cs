@@ -45,7 +45,7 @@ public enum AllReduceAlgorithm
     Direct,
 }
 
-/// <summary>How a process joins a job. Immutable; <see cref="FromEnvironment"/> reads what a launcher has set.</summary>
+/// <summary>How a process joins a job. Immutable.</summary>
 public sealed record ProcessGroupOptions
 {
     /// <summary>This process's rank, from 0 to <see cref="WorldSize"/> - 1.</summary>
