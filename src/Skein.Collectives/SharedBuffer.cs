@@ -22,7 +22,7 @@ public sealed unsafe class SharedBuffer<T> : MemoryManager<T> where T : unmanage
     /// <summary>The number of elements.</summary>
     public int Length { get; }
 
-    /// <summary>The address of the first element; it does not move, and is valid until <see cref="Dispose"/>.</summary>
+    /// <summary>The address of the first element; it does not move, and is valid until <see cref="Dispose()"/>.</summary>
     public nint Pointer => (nint)pointer;
 
     /// <inheritdoc/>
