@@ -46,15 +46,20 @@ internal static class LaunchCommand
     private static async Task<int> RunAsync(ParseResult parsed, CancellationToken cancellationToken)
     {
         var outcome = await Launcher.RunAsync(ReadOptions(parsed), cancellationToken);
-        if (outcome.ExitCode != CommandLine.Interrupted) CommandLine.Report(outcome);
+        if (outcome.Failure is not null && outcome.ExitCode != CommandLine.Interrupted)
+        {
+            CommandLine.Report(outcome.LastLines.Count == 0 ? outcome.Failure : $"{outcome.Failure}; its last lines:");
+            foreach (var line in outcome.LastLines) await Console.Error.WriteLineAsync($"[{outcome.FailedRank}] {line}");
+        }
+
         return outcome.ExitCode;
     }
 
     private static LaunchOptions ReadOptions(ParseResult parsed)
     {
         var program = parsed.GetRequiredValue(Program);
-        var processes = AtLeastOne(parsed, Processes);
-        var nodes = AtLeastOne(parsed, Nodes);
+        var processes = CommandLine.AtLeastOne(parsed, Processes);
+        var nodes = CommandLine.AtLeastOne(parsed, Nodes);
         var nodeRank = parsed.GetValue(NodeRank);
         if (nodeRank < 0 || nodeRank >= nodes)
         {
@@ -83,12 +88,6 @@ internal static class LaunchCommand
             Timeout = settings.Timeout,
             RunDirectory = parsed.GetValue(CommonOptions.RunDirectory),
         };
-    }
-
-    private static int AtLeastOne(ParseResult parsed, Option<int> option)
-    {
-        var value = parsed.GetValue(option);
-        return value >= 1 ? value : throw new UsageException($"{option.Name} is {value}: give a whole number from 1");
     }
 
     private static (string? Host, int Port) ParseRendezvous(string? text)
