@@ -43,12 +43,14 @@ public sealed class JobSecret
     }
 
     /// <summary>The secret in <c>SKEIN_JOB_SECRET</c> or in the file <c>SKEIN_JOB_SECRET_FILE</c>; null when neither is set.</summary>
+    /// <param name="variable">Looks up a variable; null for this process's environment.</param>
     /// <exception cref="FormatException">It is not a valid secret.</exception>
     /// <exception cref="RendezvousException">The file cannot be read.</exception>
-    public static JobSecret? FromEnvironment()
+    public static JobSecret? FromEnvironment(Func<string, string?>? variable = null)
     {
-        if (Environment.GetEnvironmentVariable("SKEIN_JOB_SECRET") is { Length: > 0 } hex) return FromHex(hex);
-        if (Environment.GetEnvironmentVariable("SKEIN_JOB_SECRET_FILE") is not { Length: > 0 } path) return null;
+        variable ??= Environment.GetEnvironmentVariable;
+        if (variable("SKEIN_JOB_SECRET") is { Length: > 0 } hex) return FromHex(hex);
+        if (variable("SKEIN_JOB_SECRET_FILE") is not { Length: > 0 } path) return null;
         try
         {
             return FromHex(File.ReadAllText(path));

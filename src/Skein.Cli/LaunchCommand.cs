@@ -1,0 +1,105 @@
+using System.CommandLine;
+using System.Globalization;
+using Skein.Collectives;
+using Skein.Collectives.Rendezvous;
+using Skein.Hosting;
+
+namespace Skein.Cli;
+
+/// <summary><c>skein launch</c>: any program, as the ranks of a job.</summary>
+internal static class LaunchCommand
+{
+    private static readonly Option<int> Processes = new("-n", "--processes")
+    {
+        Description = "Processes to start on this node", HelpName = "N", Required = true,
+    };
+
+    private static readonly Option<int> Nodes = new("--nodes")
+    {
+        Description = "Nodes of the job, each started with the same -n", HelpName = "M", DefaultValueFactory = _ => 1,
+    };
+
+    private static readonly Option<int> NodeRank = new("--node-rank")
+    {
+        Description = "This node, from 0 to M - 1", HelpName = "R",
+    };
+
+    private static readonly Option<string?> Rendezvous = new("--rendezvous")
+    {
+        Description = "Where node 0 listens, as the other nodes reach it", HelpName = "HOST:PORT",
+    };
+
+    private static readonly Argument<string[]> Program = new("PROGRAM")
+    {
+        Description = "The program and its arguments, after --", Arity = ArgumentArity.OneOrMore, CaptureRemainingTokens = true,
+    };
+
+    public static Command Create()
+    {
+        var command = new Command("launch", "Starts a program as N ranks, and ends all when one fails")
+        {
+            Processes, Nodes, NodeRank, Rendezvous, Program,
+        };
+        command.SetAction(RunAsync);
+        return command;
+    }
+
+    private static async Task<int> RunAsync(ParseResult parsed, CancellationToken cancellationToken)
+    {
+        var outcome = await Launcher.RunAsync(ReadOptions(parsed), cancellationToken);
+        if (outcome.ExitCode != Interrupted) CommandLine.Report(outcome);
+        return outcome.ExitCode;
+    }
+
+    private const int Interrupted = CommandLine.Interrupted;
+
+    private static LaunchOptions ReadOptions(ParseResult parsed)
+    {
+        var program = parsed.GetRequiredValue(Program);
+        var processes = AtLeastOne(parsed, Processes);
+        var nodes = AtLeastOne(parsed, Nodes);
+        var nodeRank = parsed.GetValue(NodeRank);
+        if (nodeRank < 0 || nodeRank >= nodes)
+        {
+            throw new UsageException($"--node-rank is {nodeRank}, but --nodes is {nodes}: give each node a number from 0 to {nodes - 1}");
+        }
+
+        var (host, port) = ParseRendezvous(parsed.GetValue(Rendezvous));
+        if (nodes > 1 && host is null)
+        {
+            throw new UsageException($"--nodes is {nodes}: give --rendezvous HOST:PORT too, where node 0 is reached by the others");
+        }
+
+        var environment = LauncherEnvironment.Read(name => name.StartsWith("SKEIN_", StringComparison.Ordinal) ? Environment.GetEnvironmentVariable(name) : null);
+        return new LaunchOptions
+        {
+            Program = program[0],
+            Arguments = program[1..],
+            ProcessesPerNode = processes,
+            Nodes = nodes,
+            NodeRank = nodeRank,
+            RendezvousHost = host,
+            RendezvousPort = port,
+            Secret = environment.Secret,
+            Timeout = environment.Timeout,
+            RunDirectory = parsed.GetValue(CommonOptions.RunDirectory),
+        };
+    }
+
+    private static int AtLeastOne(ParseResult parsed, Option<int> option) =>
+        parsed.GetValue(option) is var value and >= 1
+            ? value
+            : throw new UsageException($"{option.Name} is {value}: give a whole number from 1");
+
+    private static (string? Host, int Port) ParseRendezvous(string? text)
+    {
+        if (text is null) return (null, 0);
+        var colon = text.LastIndexOf(':');
+        if (colon > 0 && int.TryParse(text[(colon + 1)..], NumberStyles.None, CultureInfo.InvariantCulture, out var port) && port is > 0 and < 65536)
+        {
+            return (text[..colon].Trim('[', ']'), port);
+        }
+
+        throw new UsageException($"--rendezvous is '{text}': give HOST:PORT, as in 10.0.0.1:29500");
+    }
+}

@@ -1,0 +1,8 @@
+namespace Skein.Collectives.Rendezvous;
+
+/// <summary>What an authenticated connection is for: the byte by which a listener chooses the handler.</summary>
+internal static class ConnectionPurpose
+{
+    public const byte Store = 1;
+    public const byte Lifeline = 2;
+}

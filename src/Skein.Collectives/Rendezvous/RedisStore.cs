@@ -1,0 +1,206 @@
+using System.Net;
+using StackExchange.Redis;
+
+namespace Skein.Collectives.Rendezvous;
+
+/// <summary>
+/// A store in a Redis server, for jobs that must outlive rank 0. Keys are prefixed with the job's id, and expire a day
+/// after they were last written. A waiting <see cref="GetAsync"/> asks again every 5 to 100 ms.
+/// </summary>
+public sealed class RedisStore : Store
+{
+    private const string CompareAndSetScript =
+        """
+        local present = redis.call('GET', KEYS[1])
+        if ARGV[1] == '1' then
+            if present ~= ARGV[2] then return 0 end
+        elseif present then
+            return 0
+        end
+        redis.call('SET', KEYS[1], ARGV[3], 'EX', ARGV[4])
+        return 1
+        """;
+
+    private const string AddScript =
+        """
+        local sum = redis.call('INCRBY', KEYS[1], ARGV[1])
+        redis.call('EXPIRE', KEYS[1], ARGV[2])
+        return redis.call('GET', KEYS[1])
+        """;
+
+    private static readonly TimeSpan Expiry = TimeSpan.FromDays(1);
+    private static readonly TimeSpan FirstDelay = TimeSpan.FromMilliseconds(5);
+    private static readonly TimeSpan LongestDelay = TimeSpan.FromMilliseconds(100);
+
+    private readonly ConnectionMultiplexer connection;
+    private readonly IDatabase database;
+    private readonly string prefix;
+    private readonly string name;
+
+    private RedisStore(ConnectionMultiplexer connection, string jobId, string name)
+    {
+        this.connection = connection;
+        database = connection.GetDatabase();
+        prefix = $"skein:{jobId}:";
+        this.name = name;
+    }
+
+    /// <summary>Connects to a Redis server.</summary>
+    /// <param name="configuration">As StackExchange.Redis reads it, for example <c>host:6379,password=…,ssl=true</c>. Never logged.</param>
+    /// <param name="jobId">What keeps the keys of jobs apart that share the server.</param>
+    /// <param name="timeout">For connecting, and later the longest that the server may take to answer; over 0.</param>
+    /// <param name="cancellationToken">Ends the attempt early.</param>
+    /// <exception cref="RendezvousException">The configuration is not valid, or the server was not reached or refused the password.</exception>
+    public static async Task<RedisStore> ConnectAsync(
+        string configuration, string jobId, TimeSpan timeout, CancellationToken cancellationToken = default)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(jobId);
+        ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(timeout, TimeSpan.Zero);
+        CheckTimeout(timeout);
+        ConfigurationOptions options = Parse(configuration);
+        string name = $"the Redis store at {string.Join(", ", options.EndPoints.Select(NameOf))}";
+        int milliseconds = (int)Math.Max(1, timeout.TotalMilliseconds);
+        options.AbortOnConnectFail = true;
+        options.ConnectTimeout = milliseconds;
+        options.AsyncTimeout = milliseconds;
+        Task<ConnectionMultiplexer> connecting = ConnectionMultiplexer.ConnectAsync(options);
+        try
+        {
+            return new RedisStore(await connecting.WaitAsync(timeout, cancellationToken).ConfigureAwait(false), jobId, name);
+        }
+        catch (Exception error) when (error is RedisException or TimeoutException or OperationCanceledException)
+        {
+            _ = connecting.ContinueWith(
+                static late => late.Result.Dispose(), CancellationToken.None, TaskContinuationOptions.OnlyOnRanToCompletion, TaskScheduler.Default);
+            cancellationToken.ThrowIfCancellationRequested();
+
+            // Without the library's message and inner error: they may quote the configuration.
+            string reason = error is RedisConnectionException { FailureType: not ConnectionFailureType.None } failed
+                ? failed.FailureType.ToString()
+                : $"no answer within {timeout.TotalSeconds:0.###} s";
+            throw new RendezvousException(
+                $"could not connect to {name}: {reason}; check that the server is running there, and the user and password in SKEIN_REDIS_STORE");
+        }
+    }
+
+    /// <inheritdoc/>
+    /// <exception cref="PeerLostException">The server was lost.</exception>
+    public override Task SetAsync(string key, ReadOnlyMemory<byte> value, CancellationToken cancellationToken = default)
+    {
+        CheckKey(key);
+        CheckValue(key, value);
+        return AskAsync(database.StringSetAsync(prefix + key, value, Expiry), cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    /// <exception cref="PeerLostException">The server was lost.</exception>
+    public override async Task<byte[]> GetAsync(string key, TimeSpan timeout, CancellationToken cancellationToken = default)
+    {
+        CheckKey(key);
+        CheckTimeout(timeout);
+        using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        limit.CancelAfter(timeout);
+        TimeSpan delay = FirstDelay;
+        while (true)
+        {
+            byte[]? value = await AskAsync(database.StringGetAsync(prefix + key), cancellationToken).ConfigureAwait(false);
+            if (value is not null) return value;
+            try
+            {
+                await Task.Delay(delay, limit.Token).ConfigureAwait(false);
+            }
+            catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
+            {
+                throw NobodySet(key, timeout, name);
+            }
+
+            delay = delay * 2 < LongestDelay ? delay * 2 : LongestDelay;
+        }
+    }
+
+    /// <inheritdoc/>
+    /// <exception cref="PeerLostException">The server was lost.</exception>
+    public override async Task<long> AddAsync(string key, long delta, CancellationToken cancellationToken = default)
+    {
+        CheckKey(key);
+        try
+        {
+            // The sum travels as text: Lua's numbers are doubles, which are exact only up to 2^53.
+            RedisResult sum = await AskAsync(
+                database.ScriptEvaluateAsync(AddScript, [prefix + key], [delta, (long)Expiry.TotalSeconds]), cancellationToken).ConfigureAwait(false);
+            return (long)sum;
+        }
+        catch (RedisServerException error) when (error.Message.Contains("not an integer") || error.Message.Contains("overflow"))
+        {
+            throw NotAnInteger(key);
+        }
+    }
+
+    /// <inheritdoc/>
+    /// <exception cref="PeerLostException">The server was lost.</exception>
+    public override async Task<bool> CompareAndSetAsync(
+        string key, ReadOnlyMemory<byte>? expected, ReadOnlyMemory<byte> desired, CancellationToken cancellationToken = default)
+    {
+        CheckKey(key);
+        CheckValue(key, desired);
+        RedisValue[] arguments = [expected is null ? 0 : 1, expected ?? default, desired, (long)Expiry.TotalSeconds];
+        return (bool)await AskAsync(
+            database.ScriptEvaluateAsync(CompareAndSetScript, [prefix + key], arguments), cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <inheritdoc/>
+    /// <exception cref="PeerLostException">The server was lost.</exception>
+    public override Task<bool> DeleteAsync(string key, CancellationToken cancellationToken = default)
+    {
+        CheckKey(key);
+        return AskAsync(database.KeyDeleteAsync(prefix + key), cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public override ValueTask DisposeAsync() => connection.DisposeAsync();
+
+    private async Task<T> AskAsync<T>(Task<T> answer, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await answer.WaitAsync(cancellationToken).ConfigureAwait(false);
+        }
+        catch (RedisConnectionException error)
+        {
+            throw new PeerLostException($"{name} was lost: {error.FailureType}");
+        }
+        catch (RedisTimeoutException)
+        {
+            throw new PeerLostException($"{name} was lost: it did not answer within {connection.TimeoutMilliseconds} ms");
+        }
+    }
+
+    private static ConfigurationOptions Parse(string configuration)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(configuration);
+        const string Expected = "expected host:port, then options such as password=… or ssl=true, separated by commas";
+
+        // The library would take a URL for a host name, and the password in it would end up in messages.
+        if (configuration.Contains("://"))
+        {
+            throw new RendezvousException($"SKEIN_REDIS_STORE is a URL; {Expected}");
+        }
+
+        try
+        {
+            var options = ConfigurationOptions.Parse(configuration);
+            return options.EndPoints.Count > 0 ? options : throw new RendezvousException($"SKEIN_REDIS_STORE names no server; {Expected}");
+        }
+        catch (ArgumentException)
+        {
+            throw new RendezvousException($"SKEIN_REDIS_STORE is not a valid configuration; {Expected}");
+        }
+    }
+
+    private static string NameOf(EndPoint endpoint) => endpoint switch
+    {
+        DnsEndPoint dns => AuthenticatedConnection.Name(dns.Host, dns.Port == 0 ? 6379 : dns.Port),
+        IPEndPoint ip => AuthenticatedConnection.Name(ip.Address.ToString(), ip.Port == 0 ? 6379 : ip.Port),
+        _ => "an unknown address",
+    };
+}

@@ -1,0 +1,95 @@
+using System.Security.Cryptography;
+using System.Text.RegularExpressions;
+using Skein.Collectives.Rendezvous;
+
+namespace Skein.Hosting;
+
+/// <summary>
+/// Starts the processes of a job on this node and watches over them until all have ended. While it runs it handles
+/// this process's SIGINT, SIGTERM, SIGHUP and SIGQUIT, and passes them on to the workers.
+/// </summary>
+public static partial class Launcher
+{
+    /// <summary>
+    /// Runs the job to its end. When a rank fails, or the launcher is interrupted, every process of the job is ended
+    /// within five seconds; none is left behind, even when the launcher itself is killed.
+    /// </summary>
+    /// <param name="options">What to launch.</param>
+    /// <param name="cancellationToken">Ends the job as SIGTERM does.</param>
+    /// <exception cref="ArgumentOutOfRangeException">A number in <paramref name="options"/> is out of its range.</exception>
+    /// <exception cref="LaunchException">The job could not be started.</exception>
+    public static async Task<LaunchOutcome> RunAsync(LaunchOptions options, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        Check(options);
+        options = options with { Program = ProgramPath.Find(options.Program) };
+
+        using var workers = new WorkerGroup();
+        using var interruption = new Interruption(() => workers.Signal(Signals.Quit), cancellationToken);
+        try
+        {
+            var outcome = await RunAsync(options, workers, interruption).ConfigureAwait(false);
+            await workers.DrainAsync().ConfigureAwait(false);
+            return outcome.FailedRank is { } failed ? outcome with { LastLines = workers.LastLines(failed) } : outcome;
+        }
+        catch (OperationCanceledException) when (interruption.First.IsCompleted)
+        {
+            return LaunchOutcome.Interrupted;
+        }
+    }
+
+    private static async Task<LaunchOutcome> RunAsync(LaunchOptions options, WorkerGroup workers, Interruption interruption)
+    {
+        var secret = options.Secret ?? JobSecret.Generate();
+        await using var nodes = await NodeRendezvous.JoinAsync(options, secret, JobId(), interruption.Token).ConfigureAwait(false);
+        var launchId = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(16));
+        await using var sweeper = Sweeper.Start(launchId, nodes.JobId);
+        for (var localRank = 0; localRank < options.ProcessesPerNode; localRank++)
+        {
+            var environment = WorkerEnvironment.Create(options, localRank, nodes.Store, secret, nodes.JobId);
+            environment[Sweeper.Mark] = launchId;
+            workers.Add(WorkerProcess.Start((options.NodeRank * options.ProcessesPerNode) + localRank, options, environment));
+        }
+
+        return await workers.WatchAsync(nodes, interruption).ConfigureAwait(false);
+    }
+
+    private static void Check(LaunchOptions options)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(options.ProcessesPerNode, 1);
+        ArgumentOutOfRangeException.ThrowIfLessThan(options.Nodes, 1);
+        ArgumentOutOfRangeException.ThrowIfNegative(options.NodeRank);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(options.NodeRank, options.Nodes);
+        ArgumentOutOfRangeException.ThrowIfNegative(options.RendezvousPort);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(options.RendezvousPort, 65535);
+        if (options.Nodes == 1) return;
+        if (options.RendezvousHost is null || options.RendezvousPort == 0)
+        {
+            throw new LaunchException(
+                $"a job of {options.Nodes} nodes needs --rendezvous HOST:PORT, the address at which node 0 is reached by the others");
+        }
+
+        if (options.Secret is null)
+        {
+            throw new LaunchException(
+                $"a job of {options.Nodes} nodes needs the same secret on each: set SKEIN_JOB_SECRET, or SKEIN_JOB_SECRET_FILE, "
+                + "to the output of: openssl rand -hex 32");
+        }
+    }
+
+    // The job's name goes into names of files, so one from outside is checked.
+    private static string JobId()
+    {
+        if (Environment.GetEnvironmentVariable("SKEIN_JOB_ID") is not { Length: > 0 } given)
+        {
+            return Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(6));
+        }
+
+        return SafeName().IsMatch(given)
+            ? given
+            : throw new LaunchException($"SKEIN_JOB_ID is '{given}': give 1 to 64 letters, digits, dots, dashes or underscores");
+    }
+
+    [GeneratedRegex("^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    private static partial Regex SafeName();
+}

@@ -1,0 +1,88 @@
+namespace Skein.Hosting;
+
+/// <summary>The workers of this node: watches them, and ends them all when one fails or the launcher is interrupted.</summary>
+internal sealed class WorkerGroup : IDisposable
+{
+    // Together under the five seconds within which a job must be gone.
+    private static readonly TimeSpan ToSpeak = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan ToEnd = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan ToDie = TimeSpan.FromSeconds(1);
+
+    private readonly List<WorkerProcess> workers = [];
+    private readonly Lock gate = new();
+
+    public void Add(WorkerProcess worker)
+    {
+        lock (gate) workers.Add(worker);
+    }
+
+    /// <summary>Sends a signal to every worker that still runs.</summary>
+    public void Signal(int signal)
+    {
+        lock (gate)
+        {
+            foreach (var worker in workers.Where(worker => !worker.Exited.IsCompleted)) worker.Signal(signal);
+        }
+    }
+
+    public IReadOnlyList<string> LastLines(int rank) => workers.First(worker => worker.Rank == rank).LastLines;
+
+    /// <summary>Waits until the job has ended on all nodes; on return no worker of this node runs.</summary>
+    public async Task<LaunchOutcome> WatchAsync(NodeRendezvous nodes, Interruption interruption)
+    {
+        var outcome = await WaitForEndAsync(nodes, interruption).ConfigureAwait(false);
+        if (outcome.ExitCode == 0) return outcome;
+
+        await nodes.AnnounceFailureAsync(outcome).ConfigureAwait(false);
+        await Task.WhenAll(StopAsync(interruption), nodes.LeaveAsync()).ConfigureAwait(false);
+        return outcome;
+    }
+
+    /// <summary>Waits for the rest of the workers' output; whatever held it open is gone by now.</summary>
+    public Task DrainAsync() => Task.WhenAll(workers.Select(worker => worker.DrainAsync(ToDie)));
+
+    public void Dispose()
+    {
+        Signal(Signals.Kill);
+        foreach (var worker in workers) worker.Dispose();
+    }
+
+    private async Task<LaunchOutcome> WaitForEndAsync(NodeRendezvous nodes, Interruption interruption)
+    {
+        var running = workers.ToList();
+        while (running.Count > 0)
+        {
+            await Task.WhenAny([.. running.Select(worker => worker.Exited), interruption.First, nodes.Failure]).ConfigureAwait(false);
+            if (Ended(nodes, interruption) is { } ended) return ended;
+            if (running.Find(worker => worker.Exited is { IsCompletedSuccessfully: true, Result: not 0 }) is { } failed)
+            {
+                var code = failed.Exited.Result;
+                return new LaunchOutcome(code, failed.Rank, $"rank {failed.Rank} {Signals.Describe(code)}", []);
+            }
+
+            running.RemoveAll(worker => worker.Exited.IsCompleted);
+        }
+
+        await Task.WhenAny(nodes.FinishAsync(), interruption.First, nodes.Failure).ConfigureAwait(false);
+        return Ended(nodes, interruption) ?? new LaunchOutcome(0, null, null, []);
+    }
+
+    private static LaunchOutcome? Ended(NodeRendezvous nodes, Interruption interruption)
+    {
+        if (interruption.First.IsCompleted) return LaunchOutcome.Interrupted;
+        return nodes.Failure.IsCompleted ? nodes.Failure.Result : null;
+    }
+
+    private async Task StopAsync(Interruption interruption)
+    {
+        var all = Task.WhenAll(workers.Select(worker => worker.Exited));
+        if (interruption.First.IsCompleted) Signal(interruption.First.Result);
+
+        // A failed rank's peers notice by themselves; a moment lets them say what they were waiting for.
+        await Task.WhenAny(all, interruption.Second, Task.Delay(ToSpeak)).ConfigureAwait(false);
+        Signal(Signals.Terminate);
+        await Task.WhenAny(all, interruption.Second, Task.Delay(ToEnd)).ConfigureAwait(false);
+        Signal(Signals.Kill);
+        await Task.WhenAny(all, Task.Delay(ToDie)).ConfigureAwait(false);
+    }
+}

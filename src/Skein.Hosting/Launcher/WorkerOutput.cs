@@ -1,0 +1,106 @@
+using System.Text;
+
+namespace Skein.Hosting;
+
+/// <summary>
+/// Carries one rank's two output streams to the console and to its log, and remembers its last lines.
+/// </summary>
+internal sealed class WorkerOutput : IDisposable
+{
+    private const int RememberedLines = 20;
+
+    private static readonly Lock Console = new();
+    private static readonly Stream StandardOutput = System.Console.OpenStandardOutput();
+    private static readonly Stream StandardError = System.Console.OpenStandardError();
+
+    private readonly Lock gate = new();
+    private readonly Queue<string> lastLines = new();
+    private readonly FileStream? log;
+    private readonly byte[] prefix;
+    private readonly bool raw;
+    private readonly bool shown;
+
+    public WorkerOutput(int rank, LaunchOptions options)
+    {
+        prefix = Encoding.UTF8.GetBytes($"[{rank}] ");
+        raw = options.Output == LaunchOutput.RankZero;
+        shown = !raw || rank == 0;
+        if (options.RunDirectory is { } directory)
+        {
+            Directory.CreateDirectory(directory);
+            log = new FileStream(
+                Path.Combine(directory, $"rank-{rank}.log"), FileMode.Create, FileAccess.Write, FileShare.ReadWrite, bufferSize: 0);
+        }
+    }
+
+    /// <summary>The last lines of both streams, in the order in which they came.</summary>
+    public IReadOnlyList<string> LastLines
+    {
+        get
+        {
+            lock (gate) return [.. lastLines];
+        }
+    }
+
+    /// <summary>Carries both streams until their ends; ends when the program and all that inherited its streams have closed them.</summary>
+    public Task CarryAsync(Stream output, Stream error) =>
+        Task.WhenAll(CarryOneAsync(output, StandardOutput), CarryOneAsync(error, StandardError));
+
+    public void Dispose() => log?.Dispose();
+
+    private async Task CarryOneAsync(Stream source, Stream destination)
+    {
+        var splitter = new LineSplitter();
+        var buffer = new byte[16 * 1024];
+        int count;
+        while ((count = await ReadAsync(source, buffer).ConfigureAwait(false)) > 0)
+        {
+            var bytes = buffer.AsMemory(0, count);
+            // A progress bar rewrites its line and never ends it, so the raw form is not held back for line ends.
+            if (raw && shown) Show(destination, bytes.Span);
+            splitter.Append(bytes.Span, line => Keep(line, destination));
+        }
+
+        splitter.Flush(line => Keep(line, destination));
+    }
+
+    private static async Task<int> ReadAsync(Stream source, byte[] buffer)
+    {
+        try
+        {
+            return await source.ReadAsync(buffer).ConfigureAwait(false);
+        }
+        catch (Exception error) when (error is IOException or ObjectDisposedException)
+        {
+            return 0;
+        }
+    }
+
+    private void Keep(ReadOnlyMemory<byte> line, Stream destination)
+    {
+        lock (gate)
+        {
+            lastLines.Enqueue(Encoding.UTF8.GetString(line.Span));
+            if (lastLines.Count > RememberedLines) lastLines.Dequeue();
+            if (log is { CanWrite: true }) log.Write([.. line.Span, (byte)'\n']);
+        }
+
+        if (!raw) Show(destination, [.. prefix, .. line.Span, (byte)'\n']);
+    }
+
+    private static void Show(Stream destination, ReadOnlySpan<byte> bytes)
+    {
+        lock (Console)
+        {
+            try
+            {
+                destination.Write(bytes);
+                destination.Flush();
+            }
+            catch (IOException)
+            {
+                // Nobody reads the launcher's output any more (as in `skein launch … | head`); the job goes on.
+            }
+        }
+    }
+}

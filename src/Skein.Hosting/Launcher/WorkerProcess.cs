@@ -1,0 +1,86 @@
+using System.ComponentModel;
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+
+namespace Skein.Hosting;
+
+/// <summary>One rank's process, the leader of a session of its own so that a signal reaches all that it starts.</summary>
+internal sealed class WorkerProcess : IDisposable
+{
+    private readonly Process process;
+    private readonly WorkerOutput output;
+    private readonly Task carried;
+
+    private WorkerProcess(int rank, Process process, WorkerOutput output)
+    {
+        Rank = rank;
+        this.process = process;
+        this.output = output;
+        carried = output.CarryAsync(process.StandardOutput.BaseStream, process.StandardError.BaseStream);
+        Exited = WaitAsync();
+    }
+
+    public int Rank { get; }
+
+    /// <summary>The exit code; 128 + n when signal n ended it.</summary>
+    public Task<int> Exited { get; }
+
+    public IReadOnlyList<string> LastLines => output.LastLines;
+
+    /// <exception cref="LaunchException">The program cannot be started.</exception>
+    public static WorkerProcess Start(int rank, LaunchOptions options, Dictionary<string, string> environment)
+    {
+        // setsid gives the worker a session and process group of its own: Ctrl-C on the terminal then reaches only the
+        // launcher, and a signal to the group reaches whatever the worker starts.
+        var start = new ProcessStartInfo("setsid")
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            UseShellExecute = false,
+        };
+        start.ArgumentList.Add(ProgramPath.Find(options.Program));
+        foreach (var argument in options.Arguments) start.ArgumentList.Add(argument);
+        foreach (var (name, value) in environment) start.Environment[name] = value;
+
+        var output = new WorkerOutput(rank, options);
+        try
+        {
+            var process = Process.Start(start)!;
+            process.StandardInput.Close();
+            return new WorkerProcess(rank, process, output);
+        }
+        catch (Win32Exception error)
+        {
+            output.Dispose();
+            throw new LaunchException($"rank {rank}: cannot start {options.Program}: {error.Message}", error);
+        }
+    }
+
+    /// <summary>Sends <paramref name="signal"/> to the worker and to all that it started and that did not leave its process group.</summary>
+    public void Signal(int signal)
+    {
+        // The group of a leader that is gone may still have members; when it has none, there is nobody to tell.
+        _ = Kill(-process.Id, signal);
+    }
+
+    /// <summary>Waits until all output is carried on, or until <paramref name="limit"/> has passed.</summary>
+    public Task DrainAsync(TimeSpan limit) => Task.WhenAny(carried, Task.Delay(limit));
+
+    public void Dispose()
+    {
+        output.Dispose();
+        process.Dispose();
+    }
+
+    private async Task<int> WaitAsync()
+    {
+        await process.WaitForExitAsync().ConfigureAwait(false);
+        // What a finished worker left running belongs to the job, and would keep its output open.
+        Signal(Signals.Kill);
+        return process.ExitCode;
+    }
+
+    [DllImport("libc", EntryPoint = "kill", SetLastError = true)]
+    private static extern int Kill(int pid, int signal);
+}
