@@ -1,5 +1,4 @@
 using Skein.Training;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Skein.Workloads.Tests;
@@ -15,11 +14,11 @@ public sealed class DigitsTests
         Assert.Equal([1437L, 64], data.Train.Features.shape);
         Assert.Equal([360L, 64], data.Test.Features.shape);
         Assert.Equal(ScalarType.Int64, data.Train.Labels.dtype);
-        // The first and the last line of the file; pixels are sixteenths.
-        Assert.Equal([0, 0, 5, 13, 9, 1, 0, 0], data.Train.Features[0, ..8].data<float>().Select(pixel => pixel * 16));
-        Assert.Equal([0, 1, 8, 12, 14, 12, 1, 0], data.Test.Features[359, 56..].data<float>().Select(pixel => pixel * 16));
-        Assert.Equal(8, data.Test.Labels[359].item<long>());
-        Assert.Equal([143L, 146, 142, 146, 144, 145, 144, 143, 141, 143], data.Train.Labels.bincount(null).data<long>().ToArray());
+        // The file's second line and its last but one; pixels are sixteenths.
+        Assert.Equal([0, 0, 0, 12, 13, 5, 0, 0], data.Train.Features[0, ..8].data<float>().Select(pixel => pixel * 16));
+        Assert.Equal([0, 0, 5, 12, 16, 12, 0, 0], data.Test.Features[359, 56..].data<float>().Select(pixel => pixel * 16));
+        Assert.Equal(9, data.Test.Labels[359].item<long>());
+        Assert.Equal([136L, 154, 151, 135, 143, 143, 151, 153, 138, 133], data.Train.Labels.bincount(null).data<long>().ToArray());
         Assert.True(data.Train.Features.is_contiguous());
         Assert.Equal(0, data.Train.Features.min().item<float>());
         Assert.Equal(1, data.Train.Features.max().item<float>());
@@ -55,7 +54,7 @@ public sealed class DigitsTests
         TrainingReport report = await trainer.FitAsync(data.Train, Digits.Defaults.Epochs);
         Assert.Equal(Math.Log(10), report.LossHistory[0], 0.15);
         EvaluationReport evaluation = await trainer.EvaluateAsync(data.Test);
-        Assert.InRange(evaluation.Accuracy!.Value, 0.93, 1);
+        Assert.InRange(evaluation.Accuracy!.Value, 0.95, 1);
     }
 
     private static float[] Parameters(long seed)
