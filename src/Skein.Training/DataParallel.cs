@@ -63,8 +63,9 @@ public sealed class DataParallel : Strategy
         {
             Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
             Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
-            foreach (IReadOnlyList<NamedParameter> parameters in BucketPlan.Of(model, options, Overlaps)) buckets.Add(GradientBucket.Create(group, parameters));
-            if (Overlaps && buckets.Count > 1) observer = new BackwardObserver(model, buckets, StartCompleteBuckets);
+            bool overlaps = DecideOverlap();
+            foreach (IReadOnlyList<NamedParameter> parameters in BucketPlan.Of(model, options, overlaps)) buckets.Add(GradientBucket.Create(group, parameters));
+            if (overlaps && buckets.Count > 1) observer = new BackwardObserver(model, buckets, StartCompleteBuckets);
         }
 
         this.model = model;
@@ -113,7 +114,15 @@ public sealed class DataParallel : Strategy
         base.Dispose(disposing);
     }
 
-    private bool Overlaps => options.Overlap ?? Environment.ProcessorCount > group.LocalWorldSize;
+    // The buckets depend on it, so all ranks have to agree.
+    private bool DecideOverlap()
+    {
+        bool idleCores = Environment.ProcessorCount > group.LocalWorldSize;
+        bool network = group.LocalWorldSize < WorldSize;
+        Span<int> wanted = [options.Overlap ?? (idleCores || network) ? 1 : 0];
+        group.AllReduce(wanted, ReduceOperation.Max);
+        return wanted[0] != 0;
+    }
 
     private void Backward(Tensor loss, bool last)
     {

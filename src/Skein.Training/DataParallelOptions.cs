@@ -11,7 +11,7 @@ public sealed record DataParallelOptions
 
     /// <summary>
     /// Whether all-reduces start during the backward pass. Null (the default) decides by what it can gain: yes, unless
-    /// the ranks of this host already keep every core busy and talk through shared memory.
+    /// all ranks are on one host and keep its cores busy.
     /// </summary>
     public bool? Overlap { get; init; }
 }

@@ -173,32 +173,32 @@ public sealed class Trainer
             using var noGradient = no_grad();
             var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, shuffle: false);
             using Tensor order = tensor(sampler.Order.ToArray());
-            Span<double> sums = stackalloc double[3];
-            for (int i = 0; i < sampler.BatchesPerEpoch; i++)
+            double lossSum = 0, correct = 0, seen = 0;
+            bool classes = data.Labels.dtype == ScalarType.Int64 && data.Labels.dim() == 1;
+            for (int i = 0; i < sampler.BatchesPerEpoch && !cancellationToken.IsCancellationRequested; i++)
             {
-                cancellationToken.ThrowIfCancellationRequested();
                 (int start, int count) = sampler.LocalSlice(i);
                 if (count == 0) continue;
                 using DisposeScope scope = NewDisposeScope();
                 (Tensor features, Tensor labels) = data.Gather(order.narrow(0, start, count), parameters[0].device);
                 Tensor output = model.call(features);
-                sums[0] += loss(output, labels).ToDouble() * count;
-                sums[1] += count;
-                if (AreClasses(output, labels)) sums[2] += output.argmax(1).eq(labels).sum().ToInt64();
+                classes &= output.dim() == 2;
+                lossSum += loss(output, labels).ToDouble() * count;
+                if (classes) correct += output.argmax(1).eq(labels).sum().ToInt64();
+                seen += count;
             }
 
+            // A rank that was cancelled says so here, or the others would wait for it.
+            Span<double> sums = [lossSum, correct, seen, classes ? 0 : 1, cancellationToken.IsCancellationRequested ? 1 : 0];
             Strategy.Sum(sums);
-            double? accuracy = data.Labels.dtype == ScalarType.Int64 && data.Labels.dim() == 1 ? sums[2] / sums[1] : null;
-            return new EvaluationReport(sums[0] / sums[1], accuracy, (long)sums[1]);
+            if (sums[4] > 0) throw new OperationCanceledException("the evaluation was cancelled", cancellationToken);
+            return new EvaluationReport(sums[0] / sums[2], sums[3] == 0 ? sums[1] / sums[2] : null, (long)sums[2]);
         }
         finally
         {
             model.train(training);
         }
     }
-
-    private static bool AreClasses(Tensor output, Tensor labels) =>
-        labels.dtype == ScalarType.Int64 && labels.dim() == 1 && output.dim() == 2;
 
     /// <summary>TorchSharp walks the module tree again for every enumeration of <c>model.parameters()</c>; a list costs nothing.</summary>
     private void MaterializeParameterGroups()

@@ -49,7 +49,8 @@ internal sealed class BackwardObserver : IDisposable
         HashSet<int> tracked = [.. owners.SelectMany(static list => list)];
         // The module whose backward comes last in a bucket; the last bucket is sent after the pass in any case.
         HashSet<int> boundaries = [.. buckets.SkipLast(1).SelectMany(bucket => ownersOf.GetValueOrDefault(bucket.Parameters[^1].Parameter.Handle, []))];
-        foreach (int index in tracked) Hook(modules[index], index, boundaries.Contains(index));
+        // A module with children may change its input in place, which the identity's output does not allow.
+        foreach (int index in tracked) Hook(modules[index], index, boundaries.Contains(index) && !modules[index].children().Any());
         Reset();
     }
 
