@@ -73,6 +73,10 @@ public sealed partial class ProcessGroup : IAsyncDisposable
     /// <summary>The all-reduce algorithm as it was asked for, for example <c>auto</c>.</summary>
     public string AlgorithmName => OptionNames.Of(job.Options.Algorithm);
 
+    /// <summary>The all-reduce algorithm that a buffer of this many elements gets, for example <c>ring</c>.</summary>
+    public string AlgorithmOf<T>(int length) where T : unmanaged =>
+        OptionNames.Of(AlgorithmFor((long)length * ElementTypes.Of<T>().Size()));
+
     /// <summary>The longest that any wait may take.</summary>
     public TimeSpan Timeout => job.Options.Timeout;
 
