@@ -1,6 +1,5 @@
 using System.CommandLine;
 using System.CommandLine.Invocation;
-using Skein.Hosting;
 
 namespace Skein.Cli;
 
@@ -10,6 +9,9 @@ internal sealed class UsageException(string message) : Exception(message);
 /// <summary>Runs a command and turns whatever goes wrong into one line on stderr and an exit code.</summary>
 internal static class CommandLine
 {
+    /// <summary>What the line of an error begins with.</summary>
+    public const string Prefix = "skein: ";
+
     public const int Failed = 1;
     public const int BadUsage = 2;
     public const int Interrupted = 130;
@@ -20,7 +22,7 @@ internal static class CommandLine
         var parsed = root.Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
         if (parsed.Action is ParseErrorAction)
         {
-            Report(parsed.Errors[0].Message.TrimEnd('.') + "; see skein --help");
+            Report($"{Describe(parsed)}; see skein --help");
             return BadUsage;
         }
 
@@ -41,15 +43,26 @@ internal static class CommandLine
         }
     }
 
-    /// <summary>Writes the one line of an error.</summary>
-    public static void Report(string message) =>
-        Console.Error.WriteLine($"skein: {string.Join(' ', message.Split((char[])['\r', '\n', '\t'], StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries))}");
-
-    /// <summary>Reports how a launched job failed, with what its first failing rank said last.</summary>
-    public static void Report(LaunchOutcome outcome)
+    /// <summary>The value of an option that counts something.</summary>
+    /// <exception cref="UsageException">It is below 1.</exception>
+    public static int AtLeastOne(ParseResult parsed, Option<int> option)
     {
-        if (outcome.Failure is null) return;
-        Report(outcome.LastLines.Count == 0 ? outcome.Failure : $"{outcome.Failure}; its last lines:");
-        foreach (var line in outcome.LastLines) Console.Error.WriteLine($"[{outcome.FailedRank}] {line}");
+        var value = parsed.GetValue(option);
+        return value >= 1 ? value : throw new UsageException($"{option.Name} is {value}: give a whole number from 1");
+    }
+
+    private static string Describe(ParseResult parsed)
+    {
+        if (parsed.UnmatchedTokens is [var unknown, ..]) return $"unknown command or option '{unknown}'";
+        var message = parsed.Errors[0].Message.TrimEnd('.');
+        var type = message.IndexOf(" as expected type", StringComparison.Ordinal);
+        return type < 0 ? message : message[..type];
+    }
+
+    /// <summary>Writes the one line of an error.</summary>
+    public static void Report(string message)
+    {
+        var lines = message.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
+        Console.Error.WriteLine($"{Prefix}{string.Join(' ', lines)}");
     }
 }

@@ -17,11 +17,10 @@ internal static class CommonOptions
         Recursive = true,
     };
 
-    public static Option<int> Seed { get; } = new("--seed")
+    public static Option<long> Seed { get; } = new("--seed")
     {
-        Description = "What all randomness follows from",
+        Description = "What all randomness follows from, 0 or more [default: 0]",
         HelpName = "N",
-        DefaultValueFactory = _ => 1,
         Recursive = true,
     };
 

@@ -1,6 +1,5 @@
 using System.CommandLine;
 using System.Globalization;
-using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.Hosting;
 
@@ -47,17 +46,20 @@ internal static class LaunchCommand
     private static async Task<int> RunAsync(ParseResult parsed, CancellationToken cancellationToken)
     {
         var outcome = await Launcher.RunAsync(ReadOptions(parsed), cancellationToken);
-        if (outcome.ExitCode != Interrupted) CommandLine.Report(outcome);
+        if (outcome.Failure is not null && outcome.ExitCode != CommandLine.Interrupted)
+        {
+            CommandLine.Report(outcome.LastLines.Count == 0 ? outcome.Failure : $"{outcome.Failure}; its last lines:");
+            foreach (var line in outcome.LastLines) await Console.Error.WriteLineAsync($"[{outcome.FailedRank}] {line}");
+        }
+
         return outcome.ExitCode;
     }
-
-    private const int Interrupted = CommandLine.Interrupted;
 
     private static LaunchOptions ReadOptions(ParseResult parsed)
     {
         var program = parsed.GetRequiredValue(Program);
-        var processes = AtLeastOne(parsed, Processes);
-        var nodes = AtLeastOne(parsed, Nodes);
+        var processes = CommandLine.AtLeastOne(parsed, Processes);
+        var nodes = CommandLine.AtLeastOne(parsed, Nodes);
         var nodeRank = parsed.GetValue(NodeRank);
         if (nodeRank < 0 || nodeRank >= nodes)
         {
@@ -70,7 +72,9 @@ internal static class LaunchCommand
             throw new UsageException($"--nodes is {nodes}: give --rendezvous HOST:PORT too, where node 0 is reached by the others");
         }
 
-        var environment = LauncherEnvironment.Read(name => name.StartsWith("SKEIN_", StringComparison.Ordinal) ? Environment.GetEnvironmentVariable(name) : null);
+        // Only the job's own settings: under srun this process has a rank, which is not that of a worker.
+        var settings = LauncherEnvironment.Read(
+            name => name.StartsWith("SKEIN_", StringComparison.Ordinal) ? Environment.GetEnvironmentVariable(name) : null);
         return new LaunchOptions
         {
             Program = program[0],
@@ -80,16 +84,11 @@ internal static class LaunchCommand
             NodeRank = nodeRank,
             RendezvousHost = host,
             RendezvousPort = port,
-            Secret = environment.Secret,
-            Timeout = environment.Timeout,
+            Secret = settings.Secret,
+            Timeout = settings.Timeout,
             RunDirectory = parsed.GetValue(CommonOptions.RunDirectory),
         };
     }
-
-    private static int AtLeastOne(ParseResult parsed, Option<int> option) =>
-        parsed.GetValue(option) is var value and >= 1
-            ? value
-            : throw new UsageException($"{option.Name} is {value}: give a whole number from 1");
 
     private static (string? Host, int Port) ParseRendezvous(string? text)
     {

@@ -74,8 +74,9 @@ internal static class Slurm
     // Every task must arrive at the same port without speaking to the others, below the range that the OS hands out.
     private static int Port(Func<string, string?> read)
     {
-        var job = LauncherEnvironment.Optional(read, "SLURM_JOB_ID", 0, int.MaxValue) ?? 0;
-        var step = LauncherEnvironment.Optional(read, "SLURM_STEP_ID", 0, int.MaxValue) ?? 0;
-        return 20_000 + (int)(((job * 31L) + step) % 12_000);
+        return 20_000 + (int)(((Number("SLURM_JOB_ID") * 31L) + Number("SLURM_STEP_ID")) % 12_000);
+
+        uint Number(string name) =>
+            uint.TryParse(read(name), NumberStyles.None, CultureInfo.InvariantCulture, out var value) ? value : 0;
     }
 }

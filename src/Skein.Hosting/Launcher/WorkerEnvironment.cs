@@ -1,13 +1,38 @@
 using System.Globalization;
 using System.Net;
+using System.Runtime.InteropServices;
 using Skein.Collectives.Rendezvous;
 
 namespace Skein.Hosting;
 
 /// <summary>The environment of each rank.</summary>
-internal static class WorkerEnvironment
+public static class WorkerEnvironment
 {
-    public static Dictionary<string, string> Create(
+    /// <summary>
+    /// Gives this process what a launcher gives its workers for speed: for a worker that no launcher of Skein started.
+    /// To be called before LibTorch is loaded, which reads its part once. What the user has set stays. Linux with glibc; elsewhere nothing happens.
+    /// </summary>
+    /// <param name="localWorldSize">The number of workers on this host, among which the cores are divided.</param>
+    public static void Apply(int localWorldSize)
+    {
+        if (!OperatingSystem.IsLinux()) return;
+        try
+        {
+            // The C library's own environment, which the runtime's copy does not write to.
+            foreach (var (name, value) in Defaults(localWorldSize)) _ = SetVariable(name, value, overwrite: 0);
+
+            // glibc has read its variables by now.
+            _ = SetAllocator(MaximumMappings, 0);
+            _ = SetAllocator(TrimThreshold, int.MaxValue);
+            _ = SetAllocator(TopPad, 64 << 20);
+        }
+        catch (EntryPointNotFoundException)
+        {
+            // Another C library: its allocator is not tuned.
+        }
+    }
+
+    internal static Dictionary<string, string> Create(
         LaunchOptions options, int localRank, DnsEndPoint store, JobSecret secret, string jobId)
     {
         var environment = new Dictionary<string, string>
@@ -45,6 +70,17 @@ internal static class WorkerEnvironment
         yield return ("MALLOC_TOP_PAD_", "67108864");
         yield return ("THP_MEM_ALLOC_ENABLE", "1");
     }
+
+    private const int TrimThreshold = -1;
+    private const int TopPad = -2;
+    private const int MaximumMappings = -4;
+
+    [DllImport("libc", EntryPoint = "setenv")]
+    private static extern int SetVariable(
+        [MarshalAs(UnmanagedType.LPUTF8Str)] string name, [MarshalAs(UnmanagedType.LPUTF8Str)] string value, int overwrite);
+
+    [DllImport("libc", EntryPoint = "mallopt")]
+    private static extern int SetAllocator(int parameter, int value);
 
     private static string Number(int value) => value.ToString(CultureInfo.InvariantCulture);
 }

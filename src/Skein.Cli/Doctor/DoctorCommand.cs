@@ -1,0 +1,72 @@
+using System.CommandLine;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+
+namespace Skein.Cli.Doctor;
+
+/// <summary><c>skein doctor</c>: what works on this machine, and how to get what does not.</summary>
+internal static class DoctorCommand
+{
+    private static readonly Func<Finding>[] Checks =
+    [
+        MachineChecks.Runtime,
+        MachineChecks.Processor,
+        MachineChecks.HugePages,
+        LibraryChecks.LibTorch,
+        LibraryChecks.Gpu,
+        TransportChecks.Tcp,
+        TransportChecks.Ports,
+        TransportChecks.SharedMemory,
+        LibraryChecks.Mpi,
+        TransportChecks.Redis,
+    ];
+
+    private static readonly JsonSerializerOptions Format = new()
+    {
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    };
+
+    public static Command Create()
+    {
+        var command = new Command("doctor", "Says what works on this machine, and how to get what does not");
+        command.SetAction(Run);
+        return command;
+    }
+
+    private static int Run(ParseResult parsed)
+    {
+        var json = parsed.GetValue(CommonOptions.Json);
+        var output = json ? Console.Error : Console.Out;
+        var findings = new List<Finding>();
+        foreach (var check in Checks)
+        {
+            var finding = check();
+            findings.Add(finding);
+            output.WriteLine($"{Label(finding.Status),-18} {finding.Name,-14} {finding.Detail}");
+            if (finding.Remedy is not null) output.WriteLine($"{"",-33} -> {finding.Remedy}");
+        }
+
+        var ok = findings.TrueForAll(finding => finding.Status != FindingStatus.Failed);
+        if (json)
+        {
+            var checks = findings.Select(finding => new
+            {
+                finding.Name,
+                Status = finding.Status.ToString().ToLowerInvariant(),
+                finding.Detail,
+                finding.Remedy,
+            });
+            Console.WriteLine(JsonSerializer.Serialize(new { ok, checks }, Format));
+        }
+
+        return ok ? 0 : CommandLine.Failed;
+    }
+
+    private static string Label(FindingStatus status) => status switch
+    {
+        FindingStatus.Ok => "ok",
+        FindingStatus.Absent => "absent (optional)",
+        _ => "failed",
+    };
+}

@@ -1,0 +1,41 @@
+using System.Security.Cryptography;
+using Skein.Collectives;
+using static TorchSharp.torch;
+
+namespace Skein.Cli.Train;
+
+/// <summary>A model's fingerprint: SHA-256 over its parameters as little-endian float32, in the order of <c>state_dict</c>.</summary>
+internal static class ParameterChecksum
+{
+    /// <summary>The fingerprint, after a check that all ranks have the same. All ranks call it.</summary>
+    /// <exception cref="InvalidOperationException">The ranks' parameters differ.</exception>
+    public static string Agree(ProcessGroup? group, nn.Module model)
+    {
+        byte[] mine = Compute(model);
+        if (group is not null)
+        {
+            var all = new byte[mine.Length * group.WorldSize];
+            group.AllGather<byte>(mine, all);
+            string[] different = [.. all.Chunk(mine.Length).Index().Where(other => !other.Item.SequenceEqual(mine)).Select(other => $"{other.Index}")];
+            if (different.Length > 0)
+            {
+                throw new InvalidOperationException($"after training the parameters of rank {group.Rank} differ from those of rank {string.Join(", ", different)}");
+            }
+        }
+
+        return Convert.ToHexStringLower(mine);
+    }
+
+    internal static byte[] Compute(nn.Module model)
+    {
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        using var scope = NewDisposeScope();
+        // TorchSharp lists parameters in the order of state_dict, which has the buffers besides.
+        foreach (var (_, parameter) in model.named_parameters())
+        {
+            hash.AppendData(parameter.detach().to(float32).cpu().contiguous().bytes);
+        }
+
+        return hash.GetHashAndReset();
+    }
+}

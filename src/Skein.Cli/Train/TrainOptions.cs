@@ -1,0 +1,62 @@
+namespace Skein.Cli.Train;
+
+/// <summary>What was asked of <c>skein train</c>. A null leaves the choice to the workload; <see cref="TrainPlan"/> checks the rest.</summary>
+internal sealed record TrainOptions
+{
+    /// <summary>Name of the workload, such as <c>digits</c>.</summary>
+    public required string Workload { get; init; }
+
+    /// <summary><c>single</c> or <c>ddp</c>. Null: <c>single</c> for one worker, <c>ddp</c> for more.</summary>
+    public string? Strategy { get; init; }
+
+    /// <summary>Number of worker processes, 1 or more; a worker of a launched job takes the job's world size instead.</summary>
+    public int Workers { get; init; } = 1;
+
+    /// <summary>Passes over the training data, 1 or more.</summary>
+    public int? Epochs { get; init; }
+
+    /// <summary>The most optimizer steps, 1 or more. Null: as many as the epochs have.</summary>
+    public long? MaxSteps { get; init; }
+
+    /// <summary>Samples per optimizer step over all workers; a multiple of the number of workers.</summary>
+    public int? BatchSize { get; init; }
+
+    /// <summary><c>sgd</c>, <c>momentum</c>, <c>adam</c> or <c>adamw</c>.</summary>
+    public string? Optimizer { get; init; }
+
+    /// <summary>Learning rate, above 0.</summary>
+    public double? LearningRate { get; init; }
+
+    /// <summary>One of the workload's models.</summary>
+    public string? Model { get; init; }
+
+    /// <summary><c>fp32</c>.</summary>
+    public string Precision { get; init; } = "fp32";
+
+    /// <summary>Micro-batches per worker and step, 1 or more.</summary>
+    public int GradientAccumulation { get; init; } = 1;
+
+    /// <summary><c>cpu</c> or <c>cuda</c>.</summary>
+    public string Device { get; init; } = "cpu";
+
+    /// <summary><c>auto</c>, <c>tcp</c>, <c>shm</c> or <c>mpi</c>. Null: as the environment says, else <c>auto</c>.</summary>
+    public string? Transport { get; init; }
+
+    /// <summary><c>auto</c>, <c>ring</c>, <c>halving-doubling</c>, <c>tree</c> or <c>hierarchical</c>. Null: as the environment says, else <c>auto</c>.</summary>
+    public string? Algorithm { get; init; }
+
+    /// <summary>Largest size of a gradient bucket in MiB, above 0.</summary>
+    public double BucketMib { get; init; } = 25;
+
+    /// <summary>Seeds the initial parameters and the order of the samples, 0 or more.</summary>
+    public long Seed { get; init; }
+
+    /// <summary>Where the run's files go. Null: <c>SKEIN_RUN_DIR</c>, else <c>runs/WORKLOAD-TIME</c>.</summary>
+    public string? RunDirectory { get; init; }
+
+    /// <summary>Whether rank 0 prints the summary as one JSON object on the last line of stdout.</summary>
+    public bool Json { get; init; }
+
+    /// <summary>Whether errors come with their stack trace and progress with every step.</summary>
+    public bool Verbose { get; init; }
+}

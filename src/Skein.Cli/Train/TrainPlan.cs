@@ -1,0 +1,104 @@
+using Skein.Collectives;
+using Skein.Workloads;
+
+namespace Skein.Cli.Train;
+
+/// <summary>Checked options, with the workload's defaults filled in.</summary>
+internal sealed record TrainPlan
+{
+    private static readonly string[] Strategies = ["single", "ddp"];
+    private static readonly string[] Optimizers = ["sgd", "momentum", "adam", "adamw"];
+    private static readonly string[] Precisions = ["fp32"];
+    private static readonly string[] Devices = ["cpu", "cuda"];
+    private const double LargestBucketMib = 1024;
+
+    public required Workload Workload { get; init; }
+    public required string Model { get; init; }
+    public required string Strategy { get; init; }
+    public required int WorldSize { get; init; }
+    public required int Epochs { get; init; }
+    public required long? MaxSteps { get; init; }
+    public required int BatchSize { get; init; }
+    public required string Optimizer { get; init; }
+    public required double LearningRate { get; init; }
+    public required string Precision { get; init; }
+    public required int GradientAccumulation { get; init; }
+    public required string Device { get; init; }
+    public required TransportKind? Transport { get; init; }
+    public required AllReduceAlgorithm? Algorithm { get; init; }
+    public required int BucketBytes { get; init; }
+    public required long Seed { get; init; }
+
+    /// <summary>Checks <paramref name="options"/> for a job of <paramref name="worldSize"/> workers, without loading LibTorch or data.</summary>
+    /// <exception cref="UsageException">Something is unknown or does not fit; the message lists the choices or shows the arithmetic.</exception>
+    public static TrainPlan Create(TrainOptions options, int worldSize)
+    {
+        string name = OneOf("workload", options.Workload, Workload.All.Select(known => known.Name));
+        Workload workload = Workload.Find(name)!;
+        Hyperparameters defaults = workload.Defaults;
+        AtLeast("--workers", worldSize, 1);
+        var plan = new TrainPlan
+        {
+            Workload = workload,
+            Model = OneOf($"model of {name}", options.Model ?? workload.Models[0].Name, workload.Models.Select(model => model.Name)),
+            Strategy = OneOf("strategy", options.Strategy ?? (worldSize == 1 ? "single" : "ddp"), Strategies),
+            WorldSize = worldSize,
+            Epochs = (int)AtLeast("--epochs", options.Epochs ?? defaults.Epochs, 1),
+            MaxSteps = options.MaxSteps is { } steps ? AtLeast("--max-steps", steps, 1) : null,
+            BatchSize = (int)AtLeast("--batch-size", options.BatchSize ?? defaults.BatchSize, 1),
+            Optimizer = OneOf("optimizer", options.Optimizer ?? defaults.Optimizer, Optimizers),
+            LearningRate = Within("--learning-rate", options.LearningRate ?? defaults.LearningRate, double.MaxValue),
+            Precision = OneOf("precision", options.Precision, Precisions),
+            GradientAccumulation = (int)AtLeast("--gradient-accumulation", options.GradientAccumulation, 1),
+            Device = OneOf("device", options.Device, Devices),
+            Transport = Parse(options.Transport, OptionNames.ParseTransport),
+            Algorithm = Parse(options.Algorithm, OptionNames.ParseAlgorithm),
+            BucketBytes = (int)(Within("--bucket-mib", options.BucketMib, LargestBucketMib) * (1 << 20)),
+            Seed = AtLeast("--seed", options.Seed, 0),
+        };
+        return plan.CheckSplit();
+    }
+
+    private TrainPlan CheckSplit()
+    {
+        if (Strategy == "single" && WorldSize > 1)
+        {
+            throw new UsageException($"strategy single is one process, but there are {WorldSize} workers: use --strategy ddp, or one worker");
+        }
+
+        (int share, int rest) = Math.DivRem(BatchSize, WorldSize);
+        if (rest != 0)
+        {
+            string nearest = share == 0 ? $"{WorldSize}" : $"{share * WorldSize} or {(share + 1) * WorldSize}";
+            throw new UsageException(
+                $"a batch of {BatchSize} does not divide by {WorldSize} workers ({BatchSize} = {WorldSize} * {share} + {rest}): use --batch-size {nearest}, or another number of workers");
+        }
+
+        return GradientAccumulation <= share
+            ? this
+            : throw new UsageException(
+                $"--gradient-accumulation is {GradientAccumulation}, but each worker has only {share} samples of a step ({BatchSize} / {WorldSize})");
+    }
+
+    private static string OneOf(string what, string value, IEnumerable<string> known) =>
+        known.Contains(value) ? value : throw new UsageException($"unknown {what} '{value}'; choose one of: {string.Join(", ", known)}");
+
+    private static long AtLeast(string option, long value, long minimum) =>
+        value >= minimum ? value : throw new UsageException($"{option} is {value}: give a whole number from {minimum}");
+
+    private static double Within(string option, double value, double maximum) =>
+        value > 0 && value <= maximum ? value : throw new UsageException($"{option} is {value}: give a number above 0{(maximum < double.MaxValue ? $" and at most {maximum}" : "")}");
+
+    private static T? Parse<T>(string? name, Func<string, T> parse)
+        where T : struct
+    {
+        try
+        {
+            return name is null ? null : parse(name);
+        }
+        catch (FormatException e)
+        {
+            throw new UsageException(e.Message);
+        }
+    }
+}

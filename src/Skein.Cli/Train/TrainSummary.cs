@@ -1,0 +1,51 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace Skein.Cli.Train;
+
+/// <summary>The result of <c>skein train</c>, as it is printed and kept in <c>summary.json</c>. What does not apply is null.</summary>
+internal sealed record TrainSummary
+{
+    public static readonly JsonSerializerOptions Json = new()
+    {
+        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
+        // A run may diverge; its summary must still be written.
+        NumberHandling = JsonNumberHandling.AllowNamedFloatingPointLiterals,
+    };
+
+    public required string Workload { get; init; }
+    public required string Model { get; init; }
+    public required string Strategy { get; init; }
+    public required int Workers { get; init; }
+    public required int WorldSize { get; init; }
+    public required long Seed { get; init; }
+    public required int Epochs { get; init; }
+    public required long Steps { get; init; }
+    public required int GlobalBatchSize { get; init; }
+    public required long ParameterCount { get; init; }
+    public required double TrainLoss { get; init; }
+    public required double TestLoss { get; init; }
+    public required double? TestAccuracy { get; init; }
+    public required IReadOnlyList<float> LossHistory { get; init; }
+    public required double SamplesPerSecond { get; init; }
+    public required double WallSeconds { get; init; }
+    public required double ComputeSeconds { get; init; }
+    public required double CommunicationSeconds { get; init; }
+    public required long BytesSentPerWorker { get; init; }
+    public required long PeakRssBytes { get; init; }
+    public required string ParameterChecksum { get; init; }
+    public required string? Transport { get; init; }
+    public required string? Algorithm { get; init; }
+    public string? Compression { get; init; }
+    public long? ResumedFromStep { get; init; }
+    public int Restarts { get; init; }
+    public required string RunDirectory { get; init; }
+
+    /// <summary>The few numbers that a person looks for first.</summary>
+    public string ForPeople() =>
+        $"""
+        {Workload} {Model}, {Strategy} on {Workers} worker{(Workers == 1 ? "" : "s")}: {Steps} steps in {WallSeconds:0.00} s, {SamplesPerSecond:0} samples/s
+        train loss {TrainLoss:0.0000}, test loss {TestLoss:0.0000}{(TestAccuracy is { } accuracy ? $", test accuracy {accuracy:0.0000}" : "")}
+        results in {RunDirectory}
+        """;
+}

@@ -1,0 +1,149 @@
+using System.Runtime.InteropServices;
+using System.Text.Json;
+using Skein.Collectives;
+using Skein.Collectives.Rendezvous;
+using Skein.Training;
+using Skein.Training.LibTorch;
+using Skein.Workloads;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Skein.Cli.Train;
+
+/// <summary>One worker of <c>skein train</c>: the whole job when it runs alone, one rank of it when a launcher started it.</summary>
+internal static class TrainWorker
+{
+    /// <summary>Trains and, on rank 0, writes the run directory and the summary.</summary>
+    /// <returns>0. What goes wrong is thrown; the command's entry turns it into a line on stderr and an exit code.</returns>
+    /// <exception cref="UsageException">The options make no sense together.</exception>
+    public static async Task<int> RunAsync(TrainOptions options, CancellationToken cancellationToken)
+    {
+        ProcessGroupOptions place = LauncherEnvironment.Read();
+        TrainPlan plan = TrainPlan.Create(options, place.WorldSize);
+        NativeLibTorch.Load();
+        Device device = SelectDevice(plan.Device, place.LocalRank);
+
+        // Before the ranks meet: what is missing on all is then said at once and by each.
+        using WorkloadData data = await plan.Workload.LoadDataAsync(cancellationToken);
+        using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(plan.Model, plan.Seed).to(device);
+        using optim.Optimizer optimizer = CreateOptimizer(plan, model);
+        await using ProcessGroup? group = plan.Strategy == "ddp" ? await JoinAsync(plan, place, cancellationToken) : null;
+        using Strategy strategy = group is null
+            ? new SingleProcess()
+            : new DataParallel(group, new DataParallelOptions { BucketBytes = plan.BucketBytes });
+
+        using RunDirectory? directory = place.Rank == 0 ? RunDirectory.Create(options.RunDirectory, plan.Workload.Name) : null;
+        directory?.Write("config.json", Describe(plan));
+        var trainer = new Trainer(model, optimizer, plan.Workload.Loss)
+        {
+            Strategy = strategy,
+            BatchSize = plan.BatchSize,
+            GradientAccumulation = plan.GradientAccumulation,
+            MaxSteps = plan.MaxSteps,
+            Seed = plan.Seed,
+            StepCompleted = directory is null ? null : new TrainProgress(directory, plan.Epochs, options.Verbose).Report,
+        };
+        long bytesBefore = group?.BytesSent ?? 0;
+        TrainingReport report = await trainer.FitAsync(data.Train, plan.Epochs, cancellationToken);
+        long bytesSent = (group?.BytesSent ?? 0) - bytesBefore;
+        EvaluationReport evaluation = await trainer.EvaluateAsync(data.Test, cancellationToken);
+
+        string checksum = ParameterChecksum.Agree(group, model);
+        RankUsage[] usage = RankUsage.Gather(group, report, bytesSent);
+        if (directory is not null)
+        {
+            foreach (RankUsage rank in usage) directory.AddMetrics(rank);
+            TrainSummary summary = Summarize(plan, group, model, report, evaluation, usage, checksum, directory.Path);
+            directory.Write("summary.json", summary);
+            Console.WriteLine(options.Json ? JsonSerializer.Serialize(summary, TrainSummary.Json) : summary.ForPeople());
+        }
+
+        return 0;
+    }
+
+    private static Task<ProcessGroup> JoinAsync(TrainPlan plan, ProcessGroupOptions place, CancellationToken cancellationToken) =>
+        ProcessGroup.InitializeAsync(
+            place with { Transport = plan.Transport ?? place.Transport, Algorithm = plan.Algorithm ?? place.Algorithm }, cancellationToken);
+
+    private static Device SelectDevice(string name, int localRank)
+    {
+        if (name == "cpu") return CPU;
+        int count = cuda.is_available() ? cuda.device_count() : 0;
+        return localRank < count
+            ? new Device(DeviceType.CUDA, localRank)
+            : throw new InvalidOperationException(
+                count == 0
+                    ? "--device cuda: LibTorch finds no GPU here; it needs NVIDIA's driver and a CUDA package of LibTorch instead of the CPU one, or use --device cpu"
+                    : $"--device cuda: local rank {localRank} has no GPU, since this machine has {count}; use at most {count} workers here");
+    }
+
+    private static optim.Optimizer CreateOptimizer(TrainPlan plan, nn.Module model) => plan.Optimizer switch
+    {
+        "sgd" => optim.SGD(model.parameters(), plan.LearningRate),
+        "momentum" => optim.SGD(model.parameters(), plan.LearningRate, momentum: 0.9),
+        "adam" => optim.Adam(model.parameters(), plan.LearningRate),
+        "adamw" => optim.AdamW(model.parameters(), plan.LearningRate),
+        _ => throw new ArgumentOutOfRangeException(nameof(plan), plan.Optimizer, "no such optimizer"),
+    };
+
+    private static object Describe(TrainPlan plan) => new
+    {
+        Workload = plan.Workload.Name,
+        plan.Model,
+        plan.Strategy,
+        plan.WorldSize,
+        plan.Epochs,
+        plan.MaxSteps,
+        plan.BatchSize,
+        plan.Optimizer,
+        plan.LearningRate,
+        plan.Precision,
+        plan.GradientAccumulation,
+        plan.Device,
+        plan.BucketBytes,
+        plan.Seed,
+        SkeinVersion = typeof(Trainer).Assembly.GetName().Version?.ToString(3),
+        LibtorchVersion = NativeLibTorch.Status.Version,
+        Runtime = RuntimeInformation.FrameworkDescription,
+        OperatingSystem = RuntimeInformation.OSDescription,
+        Environment.ProcessorCount,
+        ThreadsPerWorker = get_num_threads(),
+    };
+
+    private static TrainSummary Summarize(
+        TrainPlan plan,
+        ProcessGroup? group,
+        nn.Module model,
+        TrainingReport report,
+        EvaluationReport evaluation,
+        RankUsage[] usage,
+        string checksum,
+        string directory) => new()
+        {
+            Workload = plan.Workload.Name,
+            Model = plan.Model,
+            Strategy = plan.Strategy,
+            Workers = plan.WorldSize,
+            WorldSize = plan.WorldSize,
+            Seed = plan.Seed,
+            Epochs = report.Epochs,
+            Steps = report.Steps,
+            GlobalBatchSize = plan.BatchSize,
+            ParameterCount = model.parameters().Sum(parameter => parameter.numel()),
+            TrainLoss = report.TrainLoss,
+            TestLoss = evaluation.Loss,
+            TestAccuracy = evaluation.Accuracy,
+            LossHistory = report.LossHistory,
+            SamplesPerSecond = report.SamplesPerSecond,
+            WallSeconds = report.WallTime.TotalSeconds,
+            ComputeSeconds = report.ComputeTime.TotalSeconds,
+            CommunicationSeconds = report.CommunicationTime.TotalSeconds,
+            BytesSentPerWorker = (long)usage.Average(rank => rank.BytesSent),
+            PeakRssBytes = usage.Max(rank => rank.PeakRssBytes),
+            ParameterChecksum = checksum,
+            Transport = group?.TransportName,
+            Algorithm = group?.AlgorithmName,
+            Compression = group is null ? null : "none",
+            RunDirectory = directory,
+        };
+}

@@ -1,0 +1,93 @@
+using System.CommandLine;
+using System.Globalization;
+using System.Runtime.InteropServices;
+using Skein.Cli.Train;
+using Skein.Collectives.Rendezvous;
+using Skein.Hosting;
+
+namespace Skein.Cli;
+
+/// <summary>
+/// <c>skein train</c>: joins the job when a launcher started this process; else trains here when one worker is asked
+/// for, and launches this same command as the job's workers when there are several.
+/// </summary>
+internal static class TrainCommand
+{
+    private static readonly TimeSpan Grace = TimeSpan.FromSeconds(3);
+
+    public static Command Create()
+    {
+        var command = TrainSyntax.Create();
+        command.SetAction((parsed, _) => RunAsync(TrainSyntax.Read(parsed)));
+        return command;
+    }
+
+    private static Task<int> RunAsync(TrainOptions options)
+    {
+        if (LauncherEnvironment.HasRank()) return WorkAsync(options, LauncherEnvironment.Read().LocalWorldSize);
+
+        // Before anything is started, so that what does not fit is one line and not one of each worker.
+        TrainPlan.Create(options, options.Workers);
+        return options.Workers == 1 ? WorkAsync(options, 1) : LaunchAsync(options);
+    }
+
+    private static async Task<int> WorkAsync(TrainOptions options, int localWorldSize)
+    {
+        WorkerEnvironment.Apply(localWorldSize);
+        using var cancellation = new CancellationTokenSource();
+        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
+        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
+        return await TrainWorker.RunAsync(options, cancellation.Token);
+
+        void Stop(PosixSignalContext context)
+        {
+            context.Cancel = true;
+            cancellation.Cancel();
+            // A step that waits for a peer does not see the cancellation.
+            _ = Task.Delay(Grace).ContinueWith(_ => Environment.Exit(CommandLine.Interrupted), TaskScheduler.Default);
+        }
+    }
+
+    private static async Task<int> LaunchAsync(TrainOptions options)
+    {
+        var (program, arguments) = ThisCommand();
+        var directory = options.RunDirectory ?? NewRunDirectory(options.Workload);
+        var outcome = await Launcher.RunAsync(new LaunchOptions
+        {
+            Program = program,
+            Arguments = arguments,
+            ProcessesPerNode = options.Workers,
+            RunDirectory = directory,
+            Output = LaunchOutput.RankZero,
+        });
+        if (outcome.ExitCode is 0 or CommandLine.Interrupted) return outcome.ExitCode;
+        Report(outcome, directory);
+        return outcome.ExitCode == CommandLine.BadUsage ? CommandLine.BadUsage : CommandLine.Failed;
+    }
+
+    private static void Report(LaunchOutcome outcome, string directory)
+    {
+        var said = outcome.LastLines.LastOrDefault(line => line.StartsWith(CommandLine.Prefix, StringComparison.Ordinal));
+        // Rank 0's words have been passed on as they came.
+        if (said is not null && outcome.FailedRank == 0) return;
+        var reason = said is null ? "" : $": {said[CommandLine.Prefix.Length..]}";
+        CommandLine.Report($"{outcome.Failure}{reason}; its output is in {Path.Combine(directory, $"rank-{outcome.FailedRank}.log")}");
+    }
+
+    /// <summary>How this process was started: as a program of its own when installed, through dotnet in a checkout.</summary>
+    private static (string Program, string[] Arguments) ThisCommand()
+    {
+        var program = Environment.ProcessPath ?? throw new InvalidOperationException("the path of this program is not known");
+        var arguments = Environment.GetCommandLineArgs();
+        var hosted = Path.GetFileNameWithoutExtension(program) == "dotnet";
+        return (program, hosted ? arguments : arguments[1..]);
+    }
+
+    private static string NewRunDirectory(string workload)
+    {
+        var time = DateTime.Now.ToString("yyyyMMdd-HHmmss", CultureInfo.InvariantCulture);
+        var directory = Path.Combine("runs", $"{workload}-{time}");
+        for (var again = 2; Directory.Exists(directory); again++) directory = Path.Combine("runs", $"{workload}-{time}-{again}");
+        return directory;
+    }
+}

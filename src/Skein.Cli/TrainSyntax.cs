@@ -1,0 +1,62 @@
+using System.CommandLine;
+using Skein.Cli.Train;
+
+namespace Skein.Cli;
+
+/// <summary>The options of <c>skein train</c>, as written on the command line.</summary>
+internal static class TrainSyntax
+{
+    private static readonly Argument<string> Workload = new("WORKLOAD") { Description = "What to train, such as digits or fashion-mnist" };
+    private static readonly Option<string?> Strategy = Text("--strategy", "S", "How workers share the work: single or ddp [default: by the number of workers]");
+    private static readonly Option<int> Workers = new("--workers") { Description = "Worker processes on this machine", HelpName = "N", DefaultValueFactory = _ => 1 };
+    private static readonly Option<int?> Epochs = Number<int?>("--epochs", "E", "Passes over the training data [default: the workload's]");
+    private static readonly Option<long?> MaxSteps = Number<long?>("--max-steps", "K", "The most optimizer steps");
+    private static readonly Option<int?> BatchSize = Number<int?>("--batch-size", "B", "Samples per optimizer step, over all workers [default: the workload's]");
+    private static readonly Option<string?> Optimizer = Text("--optimizer", "O", "sgd, momentum, adam or adamw [default: the workload's]");
+    private static readonly Option<double?> LearningRate = Number<double?>("--learning-rate", "LR", "Step size [default: the workload's]");
+    private static readonly Option<string?> Model = Text("--model", "NAME", "One of the workload's models [default: its first]");
+    private static readonly Option<string?> Precision = Text("--precision", "P", "fp32 [default: fp32]");
+    private static readonly Option<int?> GradientAccumulation = Number<int?>("--gradient-accumulation", "G", "Micro-batches per worker and step [default: 1]");
+    private static readonly Option<string?> Device = Text("--device", "D", "cpu or cuda [default: cpu]");
+    private static readonly Option<string?> Transport = Text("--transport", "T", "auto, tcp, shm or mpi [default: auto]");
+    private static readonly Option<string?> Algorithm = Text("--algorithm", "A", "auto, ring, halving-doubling, tree or hierarchical [default: auto]");
+    private static readonly Option<double?> BucketMib = Number<double?>("--bucket-mib", "M", "Largest size of a gradient bucket in MiB [default: 25]");
+
+    public static Command Create() => new("train", "Trains a built-in workload")
+    {
+        Workload, Strategy, Workers, Epochs, MaxSteps, BatchSize, Optimizer, LearningRate, Model, Precision,
+        GradientAccumulation, Device, Transport, Algorithm, BucketMib,
+    };
+
+    public static TrainOptions Read(ParseResult parsed)
+    {
+        var options = new TrainOptions { Workload = parsed.GetRequiredValue(Workload) };
+        return options with
+        {
+            Strategy = parsed.GetValue(Strategy),
+            Workers = CommandLine.AtLeastOne(parsed, Workers),
+            Epochs = parsed.GetValue(Epochs),
+            MaxSteps = parsed.GetValue(MaxSteps),
+            BatchSize = parsed.GetValue(BatchSize),
+            Optimizer = parsed.GetValue(Optimizer),
+            LearningRate = parsed.GetValue(LearningRate),
+            Model = parsed.GetValue(Model),
+            Precision = parsed.GetValue(Precision) ?? options.Precision,
+            GradientAccumulation = parsed.GetValue(GradientAccumulation) ?? options.GradientAccumulation,
+            Device = parsed.GetValue(Device) ?? options.Device,
+            Transport = parsed.GetValue(Transport),
+            Algorithm = parsed.GetValue(Algorithm),
+            BucketMib = parsed.GetValue(BucketMib) ?? options.BucketMib,
+            Seed = parsed.GetValue(CommonOptions.Seed),
+            RunDirectory = parsed.GetValue(CommonOptions.RunDirectory),
+            Json = parsed.GetValue(CommonOptions.Json),
+            Verbose = parsed.GetValue(CommonOptions.Verbose),
+        };
+    }
+
+    private static Option<string?> Text(string name, string helpName, string description) =>
+        new(name) { HelpName = helpName, Description = description };
+
+    private static Option<T> Number<T>(string name, string helpName, string description) =>
+        new(name) { HelpName = helpName, Description = description };
+}

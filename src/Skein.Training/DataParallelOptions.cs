@@ -1,0 +1,17 @@
+namespace Skein.Training;
+
+/// <summary>How <see cref="DataParallel"/> averages gradients. Immutable; the same on every rank.</summary>
+public sealed record DataParallelOptions
+{
+    /// <summary>The most gradient bytes that one all-reduce carries. Default 25 MiB; a larger parameter gets a bucket of its own.</summary>
+    public int BucketBytes { get; init; } = 25 << 20;
+
+    /// <summary>The size of the first bucket when communication overlaps the backward pass, so that it starts early. Default 1 MiB.</summary>
+    public int FirstBucketBytes { get; init; } = 1 << 20;
+
+    /// <summary>
+    /// Whether all-reduces start during the backward pass. Null (the default) decides by what it can gain: yes, unless
+    /// the ranks of this host already keep every core busy and talk through shared memory.
+    /// </summary>
+    public bool? Overlap { get; init; }
+}

@@ -1,0 +1,37 @@
+using static TorchSharp.torch;
+
+namespace Skein.Training.Gradients;
+
+/// <summary>Which parameters share a bucket.</summary>
+internal static class BucketPlan
+{
+    /// <summary>
+    /// The model's trainable parameters in reverse order, roughly that in which the backward pass completes them,
+    /// cut into pieces of one element type and device that do not exceed the bucket size.
+    /// </summary>
+    public static IReadOnlyList<IReadOnlyList<NamedParameter>> Of(nn.Module model, DataParallelOptions options, bool smallFirst)
+    {
+        var plan = new List<IReadOnlyList<NamedParameter>>();
+        var open = new Dictionary<(ScalarType, string), (List<NamedParameter> Members, long Bytes)>();
+        foreach ((string name, var parameter) in model.named_parameters().Reverse())
+        {
+            if (!parameter.requires_grad) continue;
+            var entry = new NamedParameter(name, parameter);
+            (ScalarType, string) kind = (parameter.dtype, parameter.device.ToString());
+            int limit = smallFirst && plan.Count == 0 ? Math.Min(options.FirstBucketBytes, options.BucketBytes) : options.BucketBytes;
+            (List<NamedParameter> members, long bytes) = open.GetValueOrDefault(kind, ([], 0));
+            if (members.Count > 0 && bytes + entry.Bytes > limit)
+            {
+                plan.Add(members);
+                (members, bytes) = ([], 0);
+            }
+
+            members.Add(entry);
+            open[kind] = (members, bytes + entry.Bytes);
+        }
+
+        // The piece that holds the first parameter completes last, so it goes last.
+        plan.AddRange(open.Values.Select(static piece => (IReadOnlyList<NamedParameter>)piece.Members).Reverse());
+        return plan;
+    }
+}

@@ -1,0 +1,79 @@
+using Skein.Training.Data;
+using TorchSharp;
+using static TorchSharp.torch;
+
+namespace Skein.Training;
+
+/// <summary>This rank's share of one global batch, as micro-batches that a <see cref="Strategy"/> runs one after the other.</summary>
+public sealed class StepBatch
+{
+    private readonly Func<Tensor, Tensor> model;
+    private readonly Func<Tensor, Tensor, Tensor> loss;
+    private readonly InMemoryDataset data;
+    private readonly Device device;
+    private readonly int accumulation;
+    private Tensor? order;
+    private int start;
+    private int count;
+
+    internal StepBatch(
+        Func<Tensor, Tensor> model, Func<Tensor, Tensor, Tensor> loss, InMemoryDataset data, Device device, int accumulation)
+    {
+        this.model = model;
+        this.loss = loss;
+        this.data = data;
+        this.device = device;
+        this.accumulation = accumulation;
+    }
+
+    /// <summary>The number of micro-batches on this rank; 0 when the global batch is too small to give it a sample.</summary>
+    public int MicroBatches => Math.Min(accumulation, count);
+
+    /// <summary>The number of samples in the global batch, over all ranks.</summary>
+    public int GlobalSize { get; private set; }
+
+    /// <summary>Whether this rank wants the training to end after this step.</summary>
+    public bool StopRequested { get; internal set; }
+
+    /// <summary>The part of the global batch that micro-batch <paramref name="index"/> is, from 0 to 1: the weight of its mean loss.</summary>
+    public double Share(int index) => (double)DistributedSampler.Split(count, MicroBatches, index).Count / GlobalSize;
+
+    /// <summary>Runs the model on micro-batch <paramref name="index"/> and returns its mean loss, a scalar with a graph.</summary>
+    public Tensor Loss(int index)
+    {
+        (int offset, int length) = DistributedSampler.Split(count, MicroBatches, index);
+        using Tensor indices = order!.narrow(0, start + offset, length);
+        (Tensor features, Tensor labels) = data.Gather(indices, device);
+        return loss(model(features), labels);
+    }
+
+    /// <summary>
+    /// Runs every micro-batch forward and backward, one graph alive at a time. The gradients add up to those of
+    /// <paramref name="scale"/> times this rank's part of the global mean loss.
+    /// </summary>
+    /// <param name="scale">What each micro-batch's share is multiplied by.</param>
+    /// <param name="backward">Runs the backward pass from a loss; told whether it is this step's last.</param>
+    /// <returns><paramref name="scale"/> times this rank's part of the global mean loss.</returns>
+    public float RunBackward(double scale, Action<Tensor, bool> backward)
+    {
+        ArgumentNullException.ThrowIfNull(backward);
+        double total = 0;
+        for (int i = 0; i < MicroBatches; i++)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            double weight = scale * Share(i);
+            Tensor loss = Loss(i);
+            backward(weight == 1 ? loss : loss * weight, i == MicroBatches - 1);
+            total += weight * loss.ToDouble();
+        }
+
+        return (float)total;
+    }
+
+    internal void MoveTo(Tensor newOrder, (int Start, int Count) slice, int globalSize)
+    {
+        order = newOrder;
+        (start, count) = slice;
+        GlobalSize = globalSize;
+    }
+}

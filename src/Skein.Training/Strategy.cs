@@ -1,0 +1,62 @@
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Skein.Training;
+
+/// <summary>
+/// How one model is trained by several ranks: the line of a program that changes when it is distributed in another
+/// way. The <see cref="Trainer"/> calls each member on the rank's one training thread, in the same order on every rank.
+/// </summary>
+public abstract class Strategy : IDisposable
+{
+    /// <summary>This rank's place among those that share the global batch, from 0.</summary>
+    public abstract int Rank { get; }
+
+    /// <summary>The number of ranks that share the global batch.</summary>
+    public abstract int WorldSize { get; }
+
+    /// <summary>How long the training thread has waited for other ranks since the strategy was made.</summary>
+    public TimeSpan CommunicationTime { get; protected set; }
+
+    /// <summary>Makes the ranks' models one: called once, before the first step. A second call with the same model does nothing.</summary>
+    public abstract void Attach(nn.Module model);
+
+    /// <summary>
+    /// Runs forward and backward over this rank's share of a global batch, and leaves the gradient of the mean loss
+    /// over the whole global batch in the parameters.
+    /// </summary>
+    protected internal abstract StepOutcome ComputeGradients(StepBatch batch);
+
+    /// <summary>Scales the gradients so that their norm, over all parameters of the whole model, is at most <paramref name="maxNorm"/>.</summary>
+    /// <returns>The norm before.</returns>
+    protected internal virtual double ClipGradients(IReadOnlyList<Parameter> parameters, double maxNorm) =>
+        nn.utils.clip_grad_norm_(parameters, maxNorm);
+
+    /// <summary>Applies the gradients to the parameters.</summary>
+    protected internal virtual void UpdateParameters(optim.Optimizer optimizer)
+    {
+        ArgumentNullException.ThrowIfNull(optimizer);
+        optimizer.step();
+    }
+
+    /// <summary>Makes state that the optimizer does not touch (running statistics) the same on all ranks.</summary>
+    protected internal virtual void SynchronizeBuffers() { }
+
+    /// <summary>Replaces each value by its sum over the ranks.</summary>
+    protected internal abstract void Sum(Span<double> values);
+
+    /// <summary>Frees the strategy's memory. The process group, if any, stays open.</summary>
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <inheritdoc cref="Dispose()"/>
+    protected virtual void Dispose(bool disposing) { }
+}
+
+/// <summary>What a step found, the same on every rank.</summary>
+/// <param name="Loss">The mean loss over the global batch, before the update.</param>
+/// <param name="Stop">Whether any rank asked to stop.</param>
+public readonly record struct StepOutcome(float Loss, bool Stop);

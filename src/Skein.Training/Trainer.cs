@@ -1,0 +1,208 @@
+using System.Diagnostics;
+using Skein.Training.Data;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Skein.Training;
+
+/// <summary>
+/// Trains a module. The same program trains in one process or on many ranks: only <see cref="Strategy"/> changes.
+/// Each call runs on one thread of its own from start to end, because TorchSharp's dispose scopes belong to a thread;
+/// one call at a time.
+/// </summary>
+public sealed class Trainer
+{
+    private readonly nn.Module<Tensor, Tensor> model;
+    private readonly optim.Optimizer optimizer;
+    private readonly Func<Tensor, Tensor, Tensor> loss;
+    private readonly Parameter[] parameters;
+
+    /// <summary>A trainer of <paramref name="model"/>; it owns none of its arguments.</summary>
+    /// <param name="model">The module; its parameters say on which device training runs.</param>
+    /// <param name="optimizer">An optimizer over the model's parameters.</param>
+    /// <param name="loss">Maps outputs and labels to the mean loss over the batch.</param>
+    public Trainer(nn.Module<Tensor, Tensor> model, optim.Optimizer optimizer, Func<Tensor, Tensor, Tensor> loss)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(optimizer);
+        ArgumentNullException.ThrowIfNull(loss);
+        this.model = model;
+        this.optimizer = optimizer;
+        this.loss = loss;
+        parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
+        if (parameters.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
+    }
+
+    /// <inheritdoc cref="Trainer(nn.Module{Tensor, Tensor}, optim.Optimizer, Func{Tensor, Tensor, Tensor})"/>
+    public Trainer(nn.Module<Tensor, Tensor> model, optim.Optimizer optimizer, nn.Module<Tensor, Tensor, Tensor> loss)
+        : this(model, optimizer, (loss ?? throw new ArgumentNullException(nameof(loss))).call) { }
+
+    /// <summary>How ranks share the work. Default: one process.</summary>
+    public Strategy Strategy { get; init; } = new SingleProcess();
+
+    /// <summary>Samples per optimizer step, over all ranks, 1 or more. Default 64.</summary>
+    public int BatchSize { get; init; } = 64;
+
+    /// <summary>Into how many micro-batches each rank splits its share of a step, to save memory, 1 or more. The result is the same.</summary>
+    public int GradientAccumulation { get; init; } = 1;
+
+    /// <summary>The largest norm that the gradient of the whole model may have; larger ones are scaled down. Null: not clipped.</summary>
+    public double? MaxGradientNorm { get; init; }
+
+    /// <summary>The most optimizer steps in one fit. Null: as many as the epochs have.</summary>
+    public long? MaxSteps { get; init; }
+
+    /// <summary>Seeds the order of the samples; the same on every rank.</summary>
+    public long Seed { get; init; }
+
+    /// <summary>The learning rate of each step, counted from 0; set before the step in every parameter group. Null: left alone.</summary>
+    public Func<long, double>? LearningRate { get; init; }
+
+    /// <summary>A TorchSharp schedule, advanced after every optimizer step.</summary>
+    public optim.lr_scheduler.LRScheduler? Scheduler { get; init; }
+
+    /// <summary>Called on the training thread after every optimizer step.</summary>
+    public Action<StepInfo>? StepCompleted { get; init; }
+
+    /// <summary>
+    /// Trains for <paramref name="epochs"/> passes over <paramref name="trainingData"/>, or until <see cref="MaxSteps"/>.
+    /// Every rank calls it with the same data.
+    /// </summary>
+    /// <exception cref="OperationCanceledException">
+    /// Some rank's token was cancelled: all ranks end after the same step, with equal parameters.
+    /// </exception>
+    public Task<TrainingReport> FitAsync(InMemoryDataset trainingData, int epochs = 1, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(trainingData);
+        ArgumentOutOfRangeException.ThrowIfLessThan(epochs, 1);
+        return TrainingThread.Run($"skein-train-{Strategy.Rank}", () => Fit(trainingData, epochs, cancellationToken));
+    }
+
+    /// <summary>Measures the model on <paramref name="data"/>, split over the ranks; every rank calls it and gets the same report.</summary>
+    public Task<EvaluationReport> EvaluateAsync(InMemoryDataset data, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(data);
+        return TrainingThread.Run($"skein-evaluate-{Strategy.Rank}", () => Evaluate(data, cancellationToken));
+    }
+
+    private TrainingReport Fit(InMemoryDataset data, int epochs, CancellationToken cancellationToken)
+    {
+        Strategy.Attach(model);
+        model.train();
+        MaterializeParameterGroups();
+        var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, Seed);
+        var history = new LossHistory(TrainingReport.LossHistoryLimit);
+        var batch = new StepBatch(model.call, loss, data, parameters[0].device, GradientAccumulation);
+        long steps = 0, samples = 0, epochSamples = 0;
+        double epochLoss = 0;
+        int epoch = 0;
+        bool stopped = false;
+        TimeSpan communicationAtStart = Strategy.CommunicationTime;
+        long start = Stopwatch.GetTimestamp();
+
+        for (; epoch < epochs && !stopped && steps < (MaxSteps ?? long.MaxValue); epoch++)
+        {
+            sampler.SetEpoch(epoch);
+            using Tensor order = tensor(sampler.Order.ToArray());
+            (epochLoss, epochSamples) = (0, 0);
+            for (int i = 0; i < sampler.BatchesPerEpoch && !stopped && steps < (MaxSteps ?? long.MaxValue); i++)
+            {
+                batch.MoveTo(order, sampler.LocalSlice(i), sampler.GlobalBatchSize(i));
+                batch.StopRequested = cancellationToken.IsCancellationRequested;
+                (float stepLoss, stopped) = Step(batch, steps++, epoch);
+                history.Add(stepLoss);
+                epochLoss += (double)stepLoss * batch.GlobalSize;
+                epochSamples += batch.GlobalSize;
+                samples += batch.GlobalSize;
+            }
+        }
+
+        if (stopped) throw new OperationCanceledException($"training was cancelled after step {steps}", cancellationToken);
+        TimeSpan wall = Stopwatch.GetElapsedTime(start);
+        TimeSpan communication = Strategy.CommunicationTime - communicationAtStart;
+        return new TrainingReport
+        {
+            Steps = steps,
+            Epochs = (int)(samples / data.Count),
+            Samples = samples,
+            TrainLoss = epochLoss / epochSamples,
+            LossHistory = history.ToArray(),
+            WallTime = wall,
+            ComputeTime = wall - communication,
+            CommunicationTime = communication,
+        };
+    }
+
+    private StepOutcome Step(StepBatch batch, long step, int epoch)
+    {
+        long start = Stopwatch.GetTimestamp();
+        TimeSpan communicationBefore = Strategy.CommunicationTime;
+        if (LearningRate is not null)
+        {
+            double rate = LearningRate(step);
+            foreach (optim.ILearningRateController group in optimizer.ParamGroups) group.LearningRate = rate;
+        }
+
+        // Dropped rather than zeroed: the backward pass then hands its fresh gradients over instead of adding to zeros.
+        foreach (Parameter parameter in parameters) parameter.grad = null;
+        StepOutcome outcome = Strategy.ComputeGradients(batch);
+        double? norm = MaxGradientNorm is { } limit ? Strategy.ClipGradients(parameters, limit) : null;
+        Strategy.UpdateParameters(optimizer);
+
+        if (StepCompleted is not null)
+        {
+            TimeSpan communication = Strategy.CommunicationTime - communicationBefore;
+            StepCompleted(new StepInfo(
+                step + 1, epoch, outcome.Loss, batch.GlobalSize, optimizer.ParamGroups.First().LearningRate, norm,
+                Stopwatch.GetElapsedTime(start) - communication, communication));
+        }
+
+        Scheduler?.step();
+        return outcome;
+    }
+
+    private EvaluationReport Evaluate(InMemoryDataset data, CancellationToken cancellationToken)
+    {
+        Strategy.Attach(model);
+        Strategy.SynchronizeBuffers();
+        bool training = model.training;
+        model.eval();
+        try
+        {
+            using var noGradient = no_grad();
+            var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, shuffle: false);
+            using Tensor order = tensor(sampler.Order.ToArray());
+            Span<double> sums = stackalloc double[3];
+            for (int i = 0; i < sampler.BatchesPerEpoch; i++)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                (int start, int count) = sampler.LocalSlice(i);
+                if (count == 0) continue;
+                using DisposeScope scope = NewDisposeScope();
+                (Tensor features, Tensor labels) = data.Gather(order.narrow(0, start, count), parameters[0].device);
+                Tensor output = model.call(features);
+                sums[0] += loss(output, labels).ToDouble() * count;
+                sums[1] += count;
+                if (AreClasses(output, labels)) sums[2] += output.argmax(1).eq(labels).sum().ToInt64();
+            }
+
+            Strategy.Sum(sums);
+            double? accuracy = data.Labels.dtype == ScalarType.Int64 && data.Labels.dim() == 1 ? sums[2] / sums[1] : null;
+            return new EvaluationReport(sums[0] / sums[1], accuracy, (long)sums[1]);
+        }
+        finally
+        {
+            model.train(training);
+        }
+    }
+
+    private static bool AreClasses(Tensor output, Tensor labels) =>
+        labels.dtype == ScalarType.Int64 && labels.dim() == 1 && output.dim() == 2;
+
+    /// <summary>TorchSharp walks the module tree again for every enumeration of <c>model.parameters()</c>; a list costs nothing.</summary>
+    private void MaterializeParameterGroups()
+    {
+        foreach (ParamGroup group in optimizer.ParamGroups.OfType<ParamGroup>()) group.Parameters = [.. group.Parameters];
+    }
+}

@@ -1,0 +1,36 @@
+namespace Skein.Training;
+
+/// <summary>Runs a piece of training on a thread of its own, so that none of it moves between threads of the pool.</summary>
+internal static class TrainingThread
+{
+    // LibTorch's backward pass recurses in places; the main thread's usual size is what it is tested with.
+    private const int StackBytes = 8 << 20;
+
+    public static Task<T> Run<T>(string name, Func<T> body)
+    {
+        var completion = new TaskCompletionSource<T>(TaskCreationOptions.RunContinuationsAsynchronously);
+        var thread = new Thread(
+            () =>
+            {
+                try
+                {
+                    completion.SetResult(body());
+                }
+                catch (OperationCanceledException cancelled)
+                {
+                    completion.SetCanceled(cancelled.CancellationToken);
+                }
+                catch (Exception error)
+                {
+                    completion.SetException(error);
+                }
+            },
+            StackBytes)
+        {
+            Name = name,
+            IsBackground = true,
+        };
+        thread.Start();
+        return completion.Task;
+    }
+}

@@ -1,0 +1,20 @@
+using static TorchSharp.torch;
+
+namespace Skein.Workloads.Models;
+
+/// <summary>Linear layers with ReLU between them.</summary>
+internal static class Mlp
+{
+    /// <summary>A network from the first width to the last: [n, widths[0]] to [n, widths[^1]].</summary>
+    internal static nn.Module<Tensor, Tensor> Create(params ReadOnlySpan<int> widths)
+    {
+        var layers = new List<nn.Module<Tensor, Tensor>>();
+        for (int i = 1; i < widths.Length; i++)
+        {
+            if (i > 1) layers.Add(nn.ReLU());
+            layers.Add(nn.Linear(widths[i - 1], widths[i]));
+        }
+
+        return nn.Sequential(layers);
+    }
+}
