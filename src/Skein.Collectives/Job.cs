@@ -8,6 +8,7 @@ using System.Text;
 using System.Text.Json;
 using Microsoft.Extensions.Logging;
 using Skein.Collectives.Rendezvous;
+using Skein.Collectives.Transports.Mpi;
 
 namespace Skein.Collectives;
 
@@ -75,17 +76,18 @@ internal sealed class Job : IAsyncDisposable
             return new Job(options, options.JobId, null, null, null, null, [new RankAddress(host, "127.0.0.1", 0)]) { TimeoutTicks = ticks };
         }
 
+        TcpStoreServer? server = null;
+        if (givenStore is null && MpiRendezvous.Applies(options)) (options, server) = MpiRendezvous.Meet(options);
         JobSecret secret = options.Secret ?? throw new JobAuthenticationException(
             $"rank {options.Rank} of {options.WorldSize} has no job secret: start the job with 'skein launch', or set SKEIN_JOB_SECRET "
             + "(or SKEIN_JOB_SECRET_FILE) to the same value for every rank; make one with: openssl rand -hex 32");
         string name = $"{options.JobId}/{Joins.AddOrUpdate((options.JobId, options.Rank), 0, (_, joined) => joined + 1)}";
-        TcpStoreServer? server = null;
         AuthenticatedListener? listener = null;
         Store? store = givenStore;
         Lifeline? lifeline = null;
         try
         {
-            if (store is null && options.RedisStore is null && options.Rank == 0 && !options.StoreHostedByLauncher)
+            if (store is null && server is null && options.RedisStore is null && options.Rank == 0 && !options.StoreHostedByLauncher)
             {
                 server = TcpStoreServer.Start(
                     new IPEndPoint(await BindAddressAsync(options, cancellationToken).ConfigureAwait(false), options.MasterPort), secret, options.Logger);

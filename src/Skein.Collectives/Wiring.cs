@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using Skein.Collectives.Transports;
+using Skein.Collectives.Transports.Mpi;
 using Skein.Collectives.Transports.SharedMemory;
 using Skein.Collectives.Transports.Tcp;
 
@@ -83,6 +84,14 @@ internal sealed class Wiring : IDisposable
             return new Wiring(job, context, members, Tcp(job, context, members, rank), Tcp(job, $"{context}/messages", members, rank), null, null);
         }
 
+        if (kind == TransportKind.Mpi)
+        {
+            OpenMpi mpi = MpiRendezvous.Join(job.Options);
+            int tag = await MpiTagAsync(job, context, members[0], mpi.LargestTag).ConfigureAwait(false);
+            return new Wiring(
+                job, context, members, new MpiTransport(rank, members, mpi, tag), new MpiTransport(rank, members, mpi, tag + 1), null, null);
+        }
+
         (SharedSegment segment, SharedLayout layout) = await MapAsync(job, context, members, local).ConfigureAwait(false);
         int next = 0;
         int[] slots = Array.ConvertAll(local, isLocal => isLocal ? next++ : -1);
@@ -119,6 +128,22 @@ internal sealed class Wiring : IDisposable
         Messages.Dispose();
         Regions?.Dispose();
         segment?.Dispose();
+    }
+
+    /// <summary>A pair of tags that no other group of the job uses.</summary>
+    private static async Task<int> MpiTagAsync(Job job, string context, int leader, int largest)
+    {
+        string key = $"{job.Name}/{context}/tag";
+        if (job.Rank == leader)
+        {
+            long made = await job.Store!.AddAsync($"{job.Name}/tags", 2).ConfigureAwait(false);
+            await job.Store.SetAsync(key, BitConverter.GetBytes(made)).ConfigureAwait(false);
+        }
+
+        long tag = BitConverter.ToInt64(await job.GetAsync(key, leader).ConfigureAwait(false));
+        return tag + 1 < largest
+            ? (int)tag
+            : throw new RendezvousException($"the job has made {tag / 2:N0} groups, more than MPI has tags for; reuse groups, or use another transport");
     }
 
     private static TcpTransport Tcp(Job job, string context, int[] members, int rank)
