@@ -46,12 +46,10 @@ internal static class LaunchCommand
     private static async Task<int> RunAsync(ParseResult parsed, CancellationToken cancellationToken)
     {
         var outcome = await Launcher.RunAsync(ReadOptions(parsed), cancellationToken);
-        if (outcome.Failure is not null && outcome.ExitCode != CommandLine.Interrupted)
-        {
-            CommandLine.Report(outcome.LastLines.Count == 0 ? outcome.Failure : $"{outcome.Failure}; its last lines:");
-            foreach (var line in outcome.LastLines) await Console.Error.WriteLineAsync($"[{outcome.FailedRank}] {line}");
-        }
-
+        if (outcome.Failure is not { } failure || outcome.ExitCode == CommandLine.Interrupted) return outcome.ExitCode;
+        IReadOnlyList<string> lines = outcome.FailedRank is { } rank ? outcome.LastLines[rank] : [];
+        CommandLine.Report(lines.Count == 0 ? failure : $"{failure}; its last lines:");
+        foreach (var line in lines) await Console.Error.WriteLineAsync($"[{outcome.FailedRank}] {line}");
         return outcome.ExitCode;
     }
 

@@ -67,12 +67,21 @@ internal static class TrainCommand
 
     private static void Report(LaunchOutcome outcome, string directory)
     {
-        var said = outcome.LastLines.LastOrDefault(line => line.StartsWith(CommandLine.Prefix, StringComparison.Ordinal));
+        if (outcome.FailedRank is not { } failed)
+        {
+            CommandLine.Report(outcome.Failure!);
+            return;
+        }
+
         // Rank 0's words have been passed on as they came.
-        if (said is not null && outcome.FailedRank == 0) return;
-        var reason = said is null ? "" : $": {said[CommandLine.Prefix.Length..]}";
-        CommandLine.Report($"{outcome.Failure}{reason}; its output is in {Path.Combine(directory, $"rank-{outcome.FailedRank}.log")}");
+        var said = LastError(outcome.LastLines[failed]);
+        if (said is not null && said == LastError(outcome.LastLines[0])) return;
+        var reason = said is null ? "" : $": {said}";
+        CommandLine.Report($"{outcome.Failure}{reason}; its output is in {Path.Combine(directory, $"rank-{failed}.log")}");
     }
+
+    private static string? LastError(IReadOnlyList<string> lines) =>
+        lines.LastOrDefault(line => line.StartsWith(CommandLine.Prefix, StringComparison.Ordinal))?[CommandLine.Prefix.Length..];
 
     private static string NewRunDirectory(string workload)
     {

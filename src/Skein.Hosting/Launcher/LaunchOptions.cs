@@ -10,6 +10,9 @@ public enum LaunchOutput
 
     /// <summary>Rank 0's output as it is, and nothing of the other ranks, whose output is in their logs.</summary>
     RankZero,
+
+    /// <summary>Nothing; all output is in the logs.</summary>
+    None,
 }
 
 /// <summary>What to launch. Immutable.</summary>
@@ -56,10 +59,12 @@ public sealed record LaunchOptions
 /// <param name="ExitCode">0 when every rank succeeded, 130 when interrupted, else the first failing rank's (128 + n for signal n).</param>
 /// <param name="FailedRank">The first rank that failed on this node, or null.</param>
 /// <param name="Failure">What happened, in words and without a full stop; null when the job succeeded.</param>
-/// <param name="LastLines">The last lines that the failed rank wrote.</param>
-public sealed record LaunchOutcome(int ExitCode, int? FailedRank, string? Failure, IReadOnlyList<string> LastLines)
+public sealed record LaunchOutcome(int ExitCode, int? FailedRank, string? Failure)
 {
-    internal static LaunchOutcome Interrupted { get; } = new(130, null, "interrupted", []);
+    /// <summary>The last lines that each rank of this node wrote.</summary>
+    public IReadOnlyDictionary<int, IReadOnlyList<string>> LastLines { get; init; } = new Dictionary<int, IReadOnlyList<string>>();
+
+    internal static LaunchOutcome Interrupted { get; } = new(130, null, "interrupted");
 }
 
 /// <summary>The job could not be started: a missing program, a port in use, nodes that disagree.</summary>

@@ -30,7 +30,7 @@ public static partial class Launcher
         {
             var outcome = await RunAsync(options, workers, interruption).ConfigureAwait(false);
             await workers.DrainAsync().ConfigureAwait(false);
-            return outcome.FailedRank is { } failed ? outcome with { LastLines = workers.LastLines(failed) } : outcome;
+            return outcome with { LastLines = workers.LastLines() };
         }
         catch (OperationCanceledException) when (interruption.First.IsCompleted)
         {

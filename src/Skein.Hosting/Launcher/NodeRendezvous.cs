@@ -220,7 +220,7 @@ internal sealed class NodeRendezvous : IAsyncDisposable
         return null;
     }
 
-    private void Fail(int exitCode, string what) => failure.TrySetResult(new LaunchOutcome(exitCode, null, what, []));
+    private void Fail(int exitCode, string what) => failure.TrySetResult(new LaunchOutcome(exitCode, null, what));
 
     // News of the end is sent on a best effort: a store that is gone says as much to those who wait for it.
     private static async Task AttemptAsync(Task action)

@@ -25,7 +25,8 @@ internal sealed class WorkerGroup : IDisposable
         }
     }
 
-    public IReadOnlyList<string> LastLines(int rank) => workers.First(worker => worker.Rank == rank).LastLines;
+    public IReadOnlyDictionary<int, IReadOnlyList<string>> LastLines() =>
+        workers.ToDictionary(worker => worker.Rank, worker => worker.LastLines);
 
     /// <summary>Waits until the job has ended on all nodes; on return no worker of this node runs.</summary>
     public async Task<LaunchOutcome> WatchAsync(NodeRendezvous nodes, Interruption interruption)
@@ -57,14 +58,14 @@ internal sealed class WorkerGroup : IDisposable
             if (running.Find(worker => worker.Exited is { IsCompletedSuccessfully: true, Result: not 0 }) is { } failed)
             {
                 var code = failed.Exited.Result;
-                return new LaunchOutcome(code, failed.Rank, $"rank {failed.Rank} {Signals.Describe(code)}", []);
+                return new LaunchOutcome(code, failed.Rank, $"rank {failed.Rank} {Signals.Describe(code)}");
             }
 
             running.RemoveAll(worker => worker.Exited.IsCompleted);
         }
 
         await Task.WhenAny(nodes.FinishAsync(), interruption.First, nodes.Failure).ConfigureAwait(false);
-        return Ended(nodes, interruption) ?? new LaunchOutcome(0, null, null, []);
+        return Ended(nodes, interruption) ?? new LaunchOutcome(0, null, null);
     }
 
     private static LaunchOutcome? Ended(NodeRendezvous nodes, Interruption interruption)

@@ -17,14 +17,14 @@ internal sealed class WorkerOutput : IDisposable
     private readonly Queue<string> lastLines = new();
     private readonly FileStream? log;
     private readonly byte[] prefix;
-    private readonly bool raw;
-    private readonly bool shown;
+    private readonly bool showLines;
+    private readonly bool showRaw;
 
     public WorkerOutput(int rank, LaunchOptions options)
     {
         prefix = Encoding.UTF8.GetBytes($"[{rank}] ");
-        raw = options.Output == LaunchOutput.RankZero;
-        shown = !raw || rank == 0;
+        showLines = options.Output == LaunchOutput.Prefixed;
+        showRaw = options.Output == LaunchOutput.RankZero && rank == 0;
         if (options.RunDirectory is { } directory)
         {
             Directory.CreateDirectory(directory);
@@ -57,7 +57,7 @@ internal sealed class WorkerOutput : IDisposable
         {
             var bytes = buffer.AsMemory(0, count);
             // A progress bar rewrites its line and never ends it, so the raw form is not held back for line ends.
-            if (raw && shown) Show(destination, bytes.Span);
+            if (showRaw) Show(destination, bytes.Span);
             splitter.Append(bytes.Span, line => Keep(line, destination));
         }
 
@@ -85,7 +85,7 @@ internal sealed class WorkerOutput : IDisposable
             if (log is { CanWrite: true }) log.Write([.. line.Span, (byte)'\n']);
         }
 
-        if (!raw) Show(destination, [.. prefix, .. line.Span, (byte)'\n']);
+        if (showLines) Show(destination, [.. prefix, .. line.Span, (byte)'\n']);
     }
 
     private static void Show(Stream destination, ReadOnlySpan<byte> bytes)

@@ -1,0 +1,106 @@
+namespace Skein.EndToEnd;
+
+/// <summary>What goes wrong while training ends in an error on every side, and leaves nothing behind.</summary>
+public sealed class TrainFailureTests : IDisposable
+{
+    private static readonly TimeSpan Prompt = TimeSpan.FromSeconds(10);
+
+    private readonly string directory = Directory.CreateTempSubdirectory("skein-failure-").FullName;
+
+    public void Dispose() => Directory.Delete(directory, recursive: true);
+
+    [Theory]
+    [InlineData("skein: unknown workload 'mnist'; choose one of: digits, fashion-mnist", "mnist")]
+    [InlineData("skein: unknown strategy 'magic'", "digits", "--strategy", "magic")]
+    [InlineData("skein: unknown model of digits 'vast'", "digits", "--model", "vast")]
+    [InlineData("skein: unknown optimizer 'best'", "digits", "--optimizer", "best")]
+    [InlineData("skein: unknown transport 'pigeon'", "digits", "--transport", "pigeon")]
+    [InlineData("skein: unknown algorithm 'star'", "digits", "--algorithm", "star")]
+    [InlineData("skein: a batch of 32 does not divide by 3 workers", "digits", "--workers", "3", "--batch-size", "32")]
+    [InlineData("skein: --epochs is 0", "digits", "--epochs", "0")]
+    [InlineData("skein: --learning-rate is -1", "digits", "--learning-rate", "-1")]
+    public async Task What_does_not_fit_is_one_line_and_code_2(string message, params string[] arguments)
+    {
+        var (code, output, errors) = await SkeinProcess.RunAsync(["train", .. arguments]);
+        Assert.Equal(2, code);
+        Assert.Empty(output);
+        Assert.StartsWith(message, Assert.Single(errors), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(2)]
+    public async Task Missing_data_is_one_line_and_code_1(int workers)
+    {
+        await using var job = SkeinProcess.Start(
+            [("SKEIN_DATA_DIR", directory)],
+            "train", "fashion-mnist", "--workers", $"{workers}", "--run-dir", Path.Combine(directory, "run"));
+        Assert.Equal(1, await job.ExitAsync());
+        Assert.StartsWith("skein: ", Assert.Single(job.Errors), StringComparison.Ordinal);
+        Assert.Contains(directory, job.Errors[0], StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(0, "shm")]
+    [InlineData(1, "shm")]
+    [InlineData(1, "tcp")]
+    public async Task A_killed_rank_ends_all_with_an_error_that_names_it(int rank, string transport)
+    {
+        await using var job = await EndlessAsync("--workers", "3", "--transport", transport);
+        var worker = job.Descendants.Single(id => SkeinProcess.Environ(id).Contains($"RANK={rank}"));
+        var jobId = SkeinProcess.Environ(worker).Single(line => line.StartsWith("SKEIN_JOB_ID=", StringComparison.Ordinal)).Split('=')[1];
+        SkeinProcess.Signal(worker, SkeinProcess.Kill);
+        Assert.Equal(1, await job.ExitAsync(Prompt));
+        Assert.Contains(job.Errors, line => line.StartsWith($"skein: rank {rank} was ended by signal 9 (SIGKILL)", StringComparison.Ordinal));
+        foreach (var survivor in Enumerable.Range(0, 3).Where(other => other != rank))
+        {
+            var log = await File.ReadAllLinesAsync(Path.Combine(directory, "run", $"rank-{survivor}.log"));
+            Assert.Contains(log, line => line.StartsWith("skein: ", StringComparison.Ordinal) && line.Contains($"rank {rank}", StringComparison.Ordinal));
+        }
+
+        Assert.Empty(job.Descendants);
+        Assert.Empty(Directory.GetFiles("/dev/shm", $"skein-{jobId}*"));
+    }
+
+    [Theory]
+    [InlineData(1, SkeinProcess.Interrupt)]
+    [InlineData(1, SkeinProcess.Terminate)]
+    [InlineData(2, SkeinProcess.Interrupt)]
+    [InlineData(2, SkeinProcess.Terminate)]
+    public async Task An_interrupted_training_ends_with_130(int workers, int signal)
+    {
+        await using var job = await EndlessAsync("--workers", $"{workers}");
+        job.Signal(signal);
+        Assert.Equal(130, await job.ExitAsync(Prompt));
+        Assert.Empty(job.Descendants);
+    }
+
+    [Fact]
+    public async Task A_killed_launcher_takes_its_workers_along()
+    {
+        await using var job = await EndlessAsync("--workers", "2");
+        job.Signal(SkeinProcess.Kill);
+        await job.ExitAsync(Prompt);
+        await job.NothingLeftAsync(Prompt);
+    }
+
+    [Fact]
+    public async Task A_rank_without_the_secret_is_told_so()
+    {
+        await using var rank = SkeinProcess.Start(
+            [("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1"), ("SKEIN_TIMEOUT_SECONDS", "5")],
+            "train", "digits", "--run-dir", directory);
+        Assert.Equal(1, await rank.ExitAsync());
+        Assert.Contains("SKEIN_JOB_SECRET", Assert.Single(rank.Errors), StringComparison.Ordinal);
+    }
+
+    private async Task<SkeinProcess> EndlessAsync(params string[] options)
+    {
+        var run = Path.Combine(directory, "run");
+        var job = SkeinProcess.Start(["train", "digits", "--batch-size", "48", "--epochs", "1000000", "--run-dir", run, .. options]);
+        var metrics = Path.Combine(run, "metrics.jsonl");
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        while (!File.Exists(metrics) || new FileInfo(metrics).Length == 0) await Task.Delay(20, limit.Token);
+        return job;
+    }
+}
