@@ -58,6 +58,7 @@ public sealed class DataParallel : Strategy
         ArgumentNullException.ThrowIfNull(model);
         if (ReferenceEquals(this.model, model)) return;
         if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one DataParallel for each model");
+        if (!model.parameters().Any(static parameter => parameter.requires_grad)) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
         if (WorldSize > 1)
         {
             Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
