@@ -9,7 +9,7 @@ namespace Skein.Training.LibTorch;
 /// <summary>Loads LibTorch and TorchSharp's native binding before TorchSharp looks for them itself.</summary>
 /// <remarks>
 /// On Linux this finds the libraries without copying them, and makes the binding load on systems with GCC 12's libstdc++ (Debian 12,
-/// Ubuntu 22.04) by preparing a rewritten copy in the user's cache folder; see <c>docs/</c>. Where the shipped binding loads, and on
+/// Ubuntu 22.04) by preparing a rewritten copy in the user's cache folder. Where the shipped binding loads, and on
 /// other systems, it is used as it is. Loading happens once per process, when the first member of this assembly is used, or at the
 /// start of a program that references the package. All members are thread-safe.
 /// </remarks>
