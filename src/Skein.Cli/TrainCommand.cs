@@ -50,7 +50,7 @@ internal static class TrainCommand
 
     private static async Task<int> LaunchAsync(TrainOptions options)
     {
-        var (program, arguments) = ThisCommand();
+        var (program, arguments) = ThisCommand.Read();
         var directory = options.RunDirectory ?? NewRunDirectory(options.Workload);
         var outcome = await Launcher.RunAsync(new LaunchOptions
         {
@@ -72,15 +72,6 @@ internal static class TrainCommand
         if (said is not null && outcome.FailedRank == 0) return;
         var reason = said is null ? "" : $": {said[CommandLine.Prefix.Length..]}";
         CommandLine.Report($"{outcome.Failure}{reason}; its output is in {Path.Combine(directory, $"rank-{outcome.FailedRank}.log")}");
-    }
-
-    /// <summary>How this process was started: as a program of its own when installed, through dotnet in a checkout.</summary>
-    private static (string Program, string[] Arguments) ThisCommand()
-    {
-        var program = Environment.ProcessPath ?? throw new InvalidOperationException("the path of this program is not known");
-        var arguments = Environment.GetCommandLineArgs();
-        var hosted = Path.GetFileNameWithoutExtension(program) == "dotnet";
-        return (program, hosted ? arguments : arguments[1..]);
     }
 
     private static string NewRunDirectory(string workload)

@@ -29,6 +29,12 @@ public static class OptionNames
     /// <exception cref="FormatException">There is none of that name; lists those that there are.</exception>
     public static AllReduceAlgorithm ParseAlgorithm(string name) => Parse(Algorithms, "algorithm", name);
 
+    /// <summary>The name of a transport, as the command line and JSON spell it.</summary>
+    public static string Of(TransportKind transport) => Transports.First(known => known.Value == transport).Key;
+
+    /// <summary>The name of an algorithm, as the command line and JSON spell it.</summary>
+    public static string Of(AllReduceAlgorithm algorithm) => Algorithms.First(known => known.Value == algorithm).Key;
+
     private static T Parse<T>(Dictionary<string, T> known, string what, string name) =>
         known.TryGetValue(name, out var value)
             ? value

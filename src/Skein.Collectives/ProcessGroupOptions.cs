@@ -5,7 +5,7 @@ using Skein.Collectives.Rendezvous;
 namespace Skein.Collectives;
 
 /// <summary>What carries the bytes between ranks.</summary>
-public enum TransportKind
+public enum TransportKind : byte
 {
     /// <summary>Shared memory inside a host, TCP between hosts; MPI when mpirun gave no other rendezvous.</summary>
     Auto,
@@ -24,7 +24,7 @@ public enum TransportKind
 }
 
 /// <summary>How an all-reduce is carried out; docs/algorithms.md states steps and bytes of each.</summary>
-public enum AllReduceAlgorithm
+public enum AllReduceAlgorithm : byte
 {
     /// <summary>Chosen by size, world size and topology from a table that is the same on all ranks.</summary>
     Auto,
@@ -86,6 +86,12 @@ public sealed record ProcessGroupOptions
 
     /// <summary>The all-reduce algorithm.</summary>
     public AllReduceAlgorithm Algorithm { get; init; } = AllReduceAlgorithm.Auto;
+
+    /// <summary>
+    /// Names the host for the choice of transport: ranks with the same name share memory. Null for this machine; other
+    /// values serve to try out several hosts on one.
+    /// </summary>
+    public string? HostId { get; init; }
 
     /// <summary>Where the flight recorder is dumped on failure and on SIGQUIT; null for the temporary folder.</summary>
     public string? FlightRecorderDirectory { get; init; }

@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 
 namespace Skein.Collectives.Reduction;
 
@@ -22,44 +23,18 @@ internal static unsafe class ReductionKernels
         ArgumentOutOfRangeException.ThrowIfZero(sources.Length, nameof(sources));
         ArgumentOutOfRangeException.ThrowIfNegative(count);
         ArgumentOutOfRangeException.ThrowIfLessThan(divisor, 1);
-        fixed (nint* addresses = sources)
+        delegate*<void*, nint*, int, nint, int, void> kernel = type switch
         {
-            switch (type)
-            {
-                case ElementType.Float32: Reduce((float*)destination, addresses, sources.Length); break;
-                case ElementType.Float64: Reduce((double*)destination, addresses, sources.Length); break;
-                case ElementType.Int32: Reduce((int*)destination, addresses, sources.Length); break;
-                case ElementType.Int64: Reduce((long*)destination, addresses, sources.Length); break;
-                case ElementType.UInt8: Reduce((byte*)destination, addresses, sources.Length); break;
-                case ElementType.Float16: ReduceHalves<Float16Format>((ushort*)destination, addresses, sources.Length); break;
-                case ElementType.BFloat16: ReduceHalves<BFloat16Format>((ushort*)destination, addresses, sources.Length); break;
-                default: throw new ArgumentOutOfRangeException(nameof(type), type, null);
-            }
-        }
-
-        void Reduce<T>(T* to, nint* from, int sourceCount) where T : unmanaged, INumberBase<T>
-        {
-            switch (operation)
-            {
-                case ReduceOperation.Sum or ReduceOperation.Average: VectorLoop<T, Sum<T>>.Run(to, (T**)from, sourceCount, count, divisor); break;
-                case ReduceOperation.Min: VectorLoop<T, Minimum<T>>.Run(to, (T**)from, sourceCount, count, divisor); break;
-                case ReduceOperation.Max: VectorLoop<T, Maximum<T>>.Run(to, (T**)from, sourceCount, count, divisor); break;
-                case ReduceOperation.Product: VectorLoop<T, Product<T>>.Run(to, (T**)from, sourceCount, count, divisor); break;
-                default: throw new ArgumentOutOfRangeException(nameof(operation), operation, null);
-            }
-        }
-
-        void ReduceHalves<TFormat>(ushort* to, nint* from, int sourceCount) where TFormat : IHalfFormat
-        {
-            switch (operation)
-            {
-                case ReduceOperation.Sum or ReduceOperation.Average: HalfLoop<TFormat, Sum<float>>.Run(to, (ushort**)from, sourceCount, count, divisor); break;
-                case ReduceOperation.Min: HalfLoop<TFormat, Minimum<float>>.Run(to, (ushort**)from, sourceCount, count, divisor); break;
-                case ReduceOperation.Max: HalfLoop<TFormat, Maximum<float>>.Run(to, (ushort**)from, sourceCount, count, divisor); break;
-                case ReduceOperation.Product: HalfLoop<TFormat, Product<float>>.Run(to, (ushort**)from, sourceCount, count, divisor); break;
-                default: throw new ArgumentOutOfRangeException(nameof(operation), operation, null);
-            }
-        }
+            ElementType.Float32 => Kernel<float>(operation),
+            ElementType.Float64 => Kernel<double>(operation),
+            ElementType.Int32 => Kernel<int>(operation),
+            ElementType.Int64 => Kernel<long>(operation),
+            ElementType.UInt8 => Kernel<byte>(operation),
+            ElementType.Float16 => HalfKernel<Float16Format>(operation),
+            ElementType.BFloat16 => HalfKernel<BFloat16Format>(operation),
+            _ => throw new ArgumentOutOfRangeException(nameof(type), type, null),
+        };
+        fixed (nint* addresses = sources) kernel(destination, addresses, sources.Length, count, divisor);
     }
 
     /// <summary>accumulator[i] = accumulator[i] ⊕ operand[i]: the inner step of a ring.</summary>
@@ -70,4 +45,47 @@ internal static unsafe class ReductionKernels
     /// <summary>buffer[i] = buffer[i] / divisor; integers truncate towards zero.</summary>
     public static void Divide(ElementType type, void* buffer, nint count, int divisor) =>
         Reduce(type, ReduceOperation.Average, buffer, [(nint)buffer], count, divisor);
+
+    private static delegate*<void*, nint*, int, nint, int, void> Kernel<T>(ReduceOperation operation)
+        where T : unmanaged, INumberBase<T> => operation switch
+    {
+        ReduceOperation.Sum or ReduceOperation.Average => &Run<T, VectorKernel<T, Sum<T>>>,
+        ReduceOperation.Min => &Run<T, VectorKernel<T, Minimum<T>>>,
+        ReduceOperation.Max => &Run<T, VectorKernel<T, Maximum<T>>>,
+        ReduceOperation.Product => &Run<T, VectorKernel<T, Product<T>>>,
+        _ => throw new ArgumentOutOfRangeException(nameof(operation), operation, null),
+    };
+
+    private static delegate*<void*, nint*, int, nint, int, void> HalfKernel<TFormat>(ReduceOperation operation)
+        where TFormat : struct, IHalfFormat => operation switch
+    {
+        ReduceOperation.Sum or ReduceOperation.Average => &Run<ushort, HalfKernel<TFormat, Sum<float>>>,
+        ReduceOperation.Min => &Run<ushort, HalfKernel<TFormat, Minimum<float>>>,
+        ReduceOperation.Max => &Run<ushort, HalfKernel<TFormat, Maximum<float>>>,
+        ReduceOperation.Product => &Run<ushort, HalfKernel<TFormat, Product<float>>>,
+        _ => throw new ArgumentOutOfRangeException(nameof(operation), operation, null),
+    };
+
+    private static void Run<T, TKernel>(void* destination, nint* sources, int sourceCount, nint count, int divisor)
+        where T : unmanaged
+        where TKernel : struct, IKernel<T>
+    {
+        nint rest = count % TKernel.BlockLength;
+        nint whole = count - rest;
+        TKernel.Run((T*)destination, (T**)sources, sourceCount, whole, divisor);
+        if (rest == 0) return;
+
+        // Padded to a block, the rest goes through the same instructions: no result depends on the position.
+        T* padded = stackalloc T[sourceCount * TKernel.BlockLength];
+        T** blocks = stackalloc T*[sourceCount];
+        uint bytes = (uint)(rest * sizeof(T));
+        for (int s = 0; s < sourceCount; s++)
+        {
+            blocks[s] = padded + s * TKernel.BlockLength;
+            Unsafe.CopyBlockUnaligned(blocks[s], (T*)sources[s] + whole, bytes);
+        }
+
+        TKernel.Run(padded, blocks, sourceCount, TKernel.BlockLength, divisor);
+        Unsafe.CopyBlockUnaligned((T*)destination + whole, padded, bytes);
+    }
 }

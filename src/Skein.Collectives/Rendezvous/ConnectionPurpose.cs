@@ -5,4 +5,5 @@ internal static class ConnectionPurpose
 {
     public const byte Store = 1;
     public const byte Lifeline = 2;
+    public const byte Link = 3;
 }

@@ -5,7 +5,7 @@ namespace Skein.Collectives.Rendezvous;
 
 /// <summary>
 /// A store in a Redis server, for jobs that must outlive rank 0. Keys are prefixed with the job's id, and expire a day
-/// after they were last written. A waiting <see cref="GetAsync"/> asks again every 5 to 100 ms.
+/// after they were last written. A server that is away for under 10 s is not lost. A waiting <see cref="GetAsync"/> asks again every 5 to 100 ms.
 /// </summary>
 public sealed class RedisStore : Store
 {
@@ -29,6 +29,10 @@ public sealed class RedisStore : Store
         """;
 
     private static readonly TimeSpan Expiry = TimeSpan.FromDays(1);
+
+    // Also how long a call waits for a server that is restarting or failing over, before the server counts as lost.
+    private static readonly TimeSpan AnswerTimeout = TimeSpan.FromSeconds(10);
+
     private static readonly TimeSpan FirstDelay = TimeSpan.FromMilliseconds(5);
     private static readonly TimeSpan LongestDelay = TimeSpan.FromMilliseconds(100);
 
@@ -45,11 +49,11 @@ public sealed class RedisStore : Store
         this.name = name;
     }
 
-    /// <summary>Connects to a Redis server.</summary>
+    /// <summary>Connects to a Redis server, trying again until <paramref name="timeout"/> while it is not there.</summary>
     /// <param name="configuration">As StackExchange.Redis reads it, for example <c>host:6379,password=…,ssl=true</c>. Never logged.</param>
     /// <param name="jobId">What keeps the keys of jobs apart that share the server.</param>
-    /// <param name="timeout">For connecting, and later the longest that the server may take to answer; over 0.</param>
-    /// <param name="cancellationToken">Ends the attempt early.</param>
+    /// <param name="timeout">For connecting; over 0, at most 24 days.</param>
+    /// <param name="cancellationToken">Ends the attempts early.</param>
     /// <exception cref="RendezvousException">The configuration is not valid, or the server was not reached or refused the password.</exception>
     public static async Task<RedisStore> ConnectAsync(
         string configuration, string jobId, TimeSpan timeout, CancellationToken cancellationToken = default)
@@ -59,27 +63,39 @@ public sealed class RedisStore : Store
         CheckTimeout(timeout);
         ConfigurationOptions options = Parse(configuration);
         string name = $"the Redis store at {string.Join(", ", options.EndPoints.Select(NameOf))}";
-        int milliseconds = (int)Math.Max(1, timeout.TotalMilliseconds);
+        TimeSpan patience = timeout < AnswerTimeout ? timeout : AnswerTimeout;
+        options.ConnectTimeout = options.SyncTimeout = options.AsyncTimeout = (int)Math.Ceiling(patience.TotalMilliseconds);
+        options.ConnectRetry = 0;
         options.AbortOnConnectFail = true;
-        options.ConnectTimeout = milliseconds;
-        options.AsyncTimeout = milliseconds;
-        Task<ConnectionMultiplexer> connecting = ConnectionMultiplexer.ConnectAsync(options);
-        try
+        using var deadline = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        deadline.CancelAfter(timeout);
+        ConnectionFailureType failure = ConnectionFailureType.UnableToConnect;
+        while (true)
         {
-            return new RedisStore(await connecting.WaitAsync(timeout, cancellationToken).ConfigureAwait(false), jobId, name);
-        }
-        catch (Exception error) when (error is RedisException or TimeoutException or OperationCanceledException)
-        {
-            _ = connecting.ContinueWith(
-                static late => late.Result.Dispose(), CancellationToken.None, TaskContinuationOptions.OnlyOnRanToCompletion, TaskScheduler.Default);
-            cancellationToken.ThrowIfCancellationRequested();
+            Task<ConnectionMultiplexer> connecting = ConnectionMultiplexer.ConnectAsync(options);
+            try
+            {
+                return new RedisStore(await connecting.WaitAsync(deadline.Token).ConfigureAwait(false), jobId, name);
+            }
+            catch (RedisConnectionException error)
+            {
+                failure = error.FailureType;
+            }
+            catch (OperationCanceledException)
+            {
+                _ = DiscardAsync(connecting);
+            }
 
-            // Without the library's message and inner error: they may quote the configuration.
-            string reason = error is RedisConnectionException { FailureType: not ConnectionFailureType.None } failed
-                ? failed.FailureType.ToString()
-                : $"no answer within {timeout.TotalSeconds:0.###} s";
-            throw new RendezvousException(
-                $"could not connect to {name}: {reason}; check that the server is running there, and the user and password in SKEIN_REDIS_STORE");
+            cancellationToken.ThrowIfCancellationRequested();
+            if (failure == ConnectionFailureType.AuthenticationFailure || deadline.IsCancellationRequested)
+            {
+                // Without the library's message and inner error, which may quote the configuration.
+                throw new RendezvousException(
+                    $"could not connect to {name} within {timeout.TotalSeconds:0.###} s: {failure}; " +
+                    "check that the server is running there, and the user and password in SKEIN_REDIS_STORE");
+            }
+
+            await Task.WhenAny(Task.Delay(LongestDelay, deadline.Token)).ConfigureAwait(false);
         }
     }
 
@@ -172,6 +188,18 @@ public sealed class RedisStore : Store
         catch (RedisTimeoutException)
         {
             throw new PeerLostException($"{name} was lost: it did not answer within {connection.TimeoutMilliseconds} ms");
+        }
+    }
+
+    private static async Task DiscardAsync(Task<ConnectionMultiplexer> connecting)
+    {
+        try
+        {
+            await (await connecting.ConfigureAwait(false)).DisposeAsync().ConfigureAwait(false);
+        }
+        catch (RedisConnectionException)
+        {
+            // It had not come about.
         }
     }
 

@@ -63,8 +63,9 @@ internal sealed record StoreRequest(
                 request = request with { Number = reader.ReadInt64() };
                 break;
             case StoreOperation.CompareAndSet:
-                ReadOnlyMemory<byte>? expected = reader.ReadByte() == 0 ? null : reader.ReadBytes(Store.MaximumValueLength).ToArray();
-                request = request with { Expected = expected, Value = reader.ReadBytes(Store.MaximumValueLength).ToArray() };
+                bool hasExpected = reader.ReadByte() != 0;
+                if (hasExpected) request = request with { Expected = reader.ReadBytes(Store.MaximumValueLength).ToArray() };
+                request = request with { Value = reader.ReadBytes(Store.MaximumValueLength).ToArray() };
                 break;
             case StoreOperation.Delete:
                 break;

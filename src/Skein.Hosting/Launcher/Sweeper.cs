@@ -19,7 +19,8 @@ internal sealed class Sweeper : IAsyncDisposable
         while read -r _; do :; done
         exec >/dev/null 2>&1
         for _ in 1 2 3 4 5 6 7 8 9 10; do
-            files=$(grep -ls "SKEIN_LAUNCH_ID=$1" /proc/[0-9]*/environ) || break
+            files=$(grep -ls "SKEIN_LAUNCH_ID=$1" /proc/[0-9]*/environ)
+            [ -n "$files" ] || break
             for file in $files; do
                 file=${file#/proc/}
                 kill -KILL "${file%/environ}"

@@ -1,0 +1,28 @@
+using Skein.Collectives.Transports;
+
+namespace Skein.Collectives.Algorithms;
+
+/// <summary>
+/// All-reduce in two levels: a binomial tree inside each host reduces to the host's first rank, these leaders
+/// all-reduce around a ring, and a tree inside each host broadcasts. Only 2(H - 1)/H of the buffer per host crosses
+/// the network, however many ranks a host has.
+/// </summary>
+internal static class Hierarchical
+{
+    /// <param name="links">The streams of this call.</param>
+    /// <param name="call">The buffer to reduce in place is its output.</param>
+    /// <param name="hosts">The ranks of each host, in rank order.</param>
+    /// <param name="divisor">What an average is divided by, else 1.</param>
+    public static void AllReduce(Links links, CollectiveCall call, int[][] hosts, int divisor)
+    {
+        int[] mine = Array.Find(hosts, host => host.Contains(links.Rank))!;
+        bool alone = hosts.Length == 1;
+        Tree.Reduce(links, call, mine, 0, alone ? divisor : 1);
+        if (!alone && mine[0] == links.Rank)
+        {
+            RingAllReduce.Run(links, call, Array.ConvertAll(hosts, host => host[0]), divisor);
+        }
+
+        Tree.Broadcast(links, call, mine, 0);
+    }
+}

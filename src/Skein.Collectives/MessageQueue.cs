@@ -1,0 +1,432 @@
+using System.Buffers;
+using System.Runtime.InteropServices;
+using Skein.Collectives.Transports;
+
+namespace Skein.Collectives;
+
+/// <summary>
+/// Messages between two ranks, matched by source and tag in the order they were sent, as MPI does. They keep no
+/// order with the collectives. Whoever waits moves the bytes of everybody; while only asynchronous operations are
+/// open, a thread of the group's own does. Thread-safe.
+/// </summary>
+/// <remarks>
+/// A message that nobody has asked for yet is kept in memory when it arrives, so that a send never waits for its
+/// receive for want of order; the sender is authenticated, and its length is bounded by what a span can hold.
+/// </remarks>
+internal sealed unsafe class MessageQueue : IDisposable
+{
+    private readonly object gate = new();
+    private readonly Transport transport;
+    private readonly Patience patience;
+    private readonly Func<int, Exception, SkeinException> fail;
+    private readonly TimeSpan timeout;
+    private readonly Queue<Operation>[] sends;
+    private readonly Arrival[] arrivals;
+    private readonly List<Operation> receives = [];
+    private readonly LinkedList<(int From, Envelope Envelope, byte[] Bytes)> unexpected = [];
+    private Thread? thread;
+    private bool driving;
+    private bool closed;
+    private int background;
+
+    public MessageQueue(
+        Transport transport, Patience patience, TimeSpan timeout, Func<int, Exception, SkeinException> fail)
+    {
+        this.transport = transport;
+        this.patience = patience;
+        this.timeout = timeout;
+        this.fail = fail;
+        sends = new Queue<Operation>[transport.WorldSize];
+        arrivals = new Arrival[transport.WorldSize];
+        for (int peer = 0; peer < sends.Length; peer++)
+        {
+            sends[peer] = new Queue<Operation>();
+            arrivals[peer] = new Arrival();
+        }
+    }
+
+    public Operation Send(int to, int tag, ElementType type, byte* bytes, nint length, MemoryHandle pin, CollectiveHandle? handle)
+    {
+        transport.Connect(to, timeout);
+        var operation = new Operation(to, tag, type, bytes, length) { IsSend = true, Handle = handle, Pin = pin };
+        lock (gate)
+        {
+            sends[to].Enqueue(operation);
+            Begin(operation);
+        }
+
+        return operation;
+    }
+
+    public Operation Receive(int from, int tag, ElementType type, byte* bytes, nint length, MemoryHandle pin, CollectiveHandle? handle)
+    {
+        var operation = new Operation(from, tag, type, bytes, length) { Handle = handle, Pin = pin };
+        lock (gate)
+        {
+            for (var node = unexpected.First; node is not null; node = node.Next)
+            {
+                if (!operation.Matches(node.Value.From, node.Value.Envelope)) continue;
+                unexpected.Remove(node);
+                node.Value.Bytes.CopyTo(new Span<byte>(bytes, (int)operation.Accept(node.Value.From, node.Value.Envelope)));
+                operation.Finish();
+                return operation;
+            }
+
+            receives.Add(operation);
+            Begin(operation);
+        }
+
+        return operation;
+    }
+
+    /// <summary>Returns when the operation is done.</summary>
+    public void Wait(Operation operation)
+    {
+        lock (gate)
+        {
+            while (!operation.IsDone)
+            {
+                if (driving) Monitor.Wait(gate);
+                else Drive(operation);
+            }
+        }
+
+        operation.ThrowIfFailed();
+    }
+
+    public void Dispose()
+    {
+        lock (gate)
+        {
+            closed = true;
+            Monitor.PulseAll(gate);
+        }
+
+        thread?.Join();
+    }
+
+    private void Begin(Operation operation)
+    {
+        try
+        {
+            Progress();
+        }
+        catch (Exception error) when (error is SkeinException or PeerUnreachable)
+        {
+            Fail(error);
+        }
+
+        if (operation.Handle is null || operation.IsDone) return;
+        background++;
+        if (thread is null)
+        {
+            thread = new Thread(Work) { IsBackground = true, Name = "skein messages" };
+            thread.Start();
+        }
+
+        Monitor.PulseAll(gate);
+    }
+
+    private void Work()
+    {
+        lock (gate)
+        {
+            while (!closed)
+            {
+                if (driving || background == 0) Monitor.Wait(gate);
+                else Drive(null);
+            }
+        }
+    }
+
+    /// <summary>Moves bytes until <paramref name="until"/> is done, or for the thread one slice. Holds the gate but while it blocks.</summary>
+    private void Drive(Operation? until)
+    {
+        driving = true;
+        patience.Progressed();
+        try
+        {
+            while (until is null ? background > 0 && !closed : !until.IsDone)
+            {
+                if (Progress())
+                {
+                    patience.Progressed();
+                    continue;
+                }
+
+                Operation awaited = until ?? receives.FirstOrDefault() ?? sends.First(queue => queue.Count > 0).Peek();
+                patience.Activity = awaited.ToString();
+                int milliseconds = patience.Idle(awaited.Peer);
+                if (milliseconds == 0) continue;
+                int[] to = [.. Enumerable.Range(0, sends.Length).Where(peer => sends[peer].Count > 0)];
+                int[] from = receives.Count == 0 ? [] : [.. Enumerable.Range(0, sends.Length).Where(peer => peer != transport.Rank && !arrivals[peer].IsClosed)];
+                Monitor.Exit(gate);
+                try
+                {
+                    transport.Wait(to, from, milliseconds);
+                }
+                finally
+                {
+                    Monitor.Enter(gate);
+                }
+            }
+        }
+        catch (Exception error) when (error is SkeinException or PeerUnreachable)
+        {
+            Fail(error);
+        }
+        finally
+        {
+            driving = false;
+            Monitor.PulseAll(gate);
+        }
+    }
+
+    private void Fail(Exception cause)
+    {
+        SkeinException error = fail(cause is PeerUnreachable lost ? lost.Peer : -1, cause);
+        foreach (Operation operation in sends.SelectMany(queue => queue).Concat(receives).ToArray()) Complete(operation, error);
+        foreach (Queue<Operation> queue in sends) queue.Clear();
+        receives.Clear();
+    }
+
+    private void Complete(Operation operation, SkeinException? error = null)
+    {
+        operation.Finish(error);
+        if (operation.Handle is not null && background > 0) background--;
+        Monitor.PulseAll(gate);
+    }
+
+    /// <summary>Moves what goes without waiting, and returns whether anything did.</summary>
+    private bool Progress()
+    {
+        bool moved = false;
+        for (int peer = 0; peer < sends.Length; peer++)
+        {
+            if (peer == transport.Rank)
+            {
+                moved |= SendToSelf(peer);
+                continue;
+            }
+
+            while (sends[peer].TryPeek(out Operation? send))
+            {
+                moved |= Push(send);
+                if (send.Moved < send.Total) break;
+                sends[peer].Dequeue();
+                Complete(send);
+            }
+
+            if (receives.Count > 0 || arrivals[peer].HeaderDone > 0) moved |= Pull(peer);
+        }
+
+        return moved;
+    }
+
+    private bool SendToSelf(int self)
+    {
+        if (!sends[self].TryDequeue(out Operation? send)) return false;
+        var envelope = new Envelope(send.Tag, send.Type, send.Length);
+        byte[] copy = new Span<byte>(send.Bytes, (int)send.Length).ToArray();
+        Complete(send);
+        if (receives.Find(receive => receive.Matches(self, envelope)) is { } match)
+        {
+            receives.Remove(match);
+            copy.CopyTo(new Span<byte>(match.Bytes, (int)match.Accept(self, envelope)));
+            Complete(match);
+        }
+        else
+        {
+            unexpected.AddLast((self, envelope, copy));
+        }
+
+        return true;
+    }
+
+    private bool Push(Operation send)
+    {
+        var envelope = new Envelope(send.Tag, send.Type, send.Length);
+        ReadOnlySpan<byte> header = MemoryMarshal.AsBytes(new ReadOnlySpan<Envelope>(in envelope));
+        int ofHeader = (int)Math.Min(send.Moved, Envelope.Size);
+        nint done = send.Moved - ofHeader;
+        int piece = (int)Math.Min(transport.PieceBytes - (done % transport.PieceBytes), send.Length - done);
+        int moved = transport.TrySend(send.Peer, header[ofHeader..], new ReadOnlySpan<byte>(send.Bytes + done, piece));
+        send.Moved += moved;
+        return moved > 0;
+    }
+
+    private bool Pull(int peer)
+    {
+        Arrival arrival = arrivals[peer];
+        if (arrival.HeaderDone < Envelope.Size)
+        {
+            Span<byte> header = MemoryMarshal.AsBytes(new Span<Envelope>(ref arrival.Envelope));
+            int got = arrival.IsClosed ? 0 : ReceiveHeader(peer, arrival, header[arrival.HeaderDone..]);
+            if (got == 0) return false;
+            arrival.HeaderDone += got;
+            if (arrival.HeaderDone < Envelope.Size) return true;
+            arrival.Envelope.Check();
+            Match(peer, arrival);
+        }
+
+        bool moved = false;
+        while (arrival.Done < arrival.Length)
+        {
+            int piece = (int)Math.Min(transport.PieceBytes - (arrival.Done % transport.PieceBytes), arrival.Length - arrival.Done);
+            Span<byte> into = arrival.Receive is { } receive
+                ? new Span<byte>(receive.Bytes + arrival.Done, piece)
+                : arrival.Kept.AsSpan((int)arrival.Done, piece);
+            int got = transport.TryReceive(peer, default, into);
+            if (got == 0) return moved;
+            arrival.Done += got;
+            moved = true;
+        }
+
+        if (arrival.Receive is { } done) Complete(done);
+        else Deliver(peer, arrival);
+        arrival.HeaderDone = 0;
+        return true;
+    }
+
+    /// <summary>A peer that has said all and left closes its stream between messages: no loss for those who wait for others.</summary>
+    private int ReceiveHeader(int peer, Arrival arrival, Span<byte> header)
+    {
+        try
+        {
+            return transport.TryReceive(peer, header, default);
+        }
+        catch (PeerUnreachable) when (arrival.HeaderDone == 0)
+        {
+            arrival.IsClosed = true;
+            return 0;
+        }
+    }
+
+    private void Match(int peer, Arrival arrival)
+    {
+        arrival.Done = 0;
+        arrival.Length = (nint)arrival.Envelope.Bytes;
+        arrival.Receive = receives.Find(receive => receive.Matches(peer, arrival.Envelope));
+        arrival.Kept = [];
+        if (arrival.Receive is { } match)
+        {
+            receives.Remove(match);
+            _ = match.Accept(peer, arrival.Envelope);
+        }
+        else
+        {
+            arrival.Kept = GC.AllocateUninitializedArray<byte>((int)arrival.Length);
+        }
+    }
+
+    /// <summary>A message nobody had asked for when it began; somebody may have by now.</summary>
+    private void Deliver(int peer, Arrival arrival)
+    {
+        if (receives.Find(receive => receive.Matches(peer, arrival.Envelope)) is { } match)
+        {
+            receives.Remove(match);
+            arrival.Kept.CopyTo(new Span<byte>(match.Bytes, (int)match.Accept(peer, arrival.Envelope)));
+            Complete(match);
+        }
+        else
+        {
+            unexpected.AddLast((peer, arrival.Envelope, arrival.Kept));
+        }
+
+        arrival.Kept = [];
+    }
+
+    /// <summary>What goes ahead of a message.</summary>
+    [StructLayout(LayoutKind.Sequential, Pack = 1)]
+    internal readonly struct Envelope(int tag, ElementType type, long bytes)
+    {
+        public static int Size => sizeof(Envelope);
+        private const uint MagicValue = 0x534B_4D31;
+
+        private readonly uint magic = MagicValue;
+        public readonly int Tag = tag;
+        public readonly int Type = (int)type;
+        public readonly long Bytes = bytes;
+
+        public void Check()
+        {
+            if (magic != MagicValue || Bytes is < 0 or > int.MaxValue)
+            {
+                throw new CollectiveMismatchException("a message did not begin where it should; is another version of Skein in this job?");
+            }
+        }
+    }
+
+    private sealed class Arrival
+    {
+        public Envelope Envelope;
+        public int HeaderDone;
+        public bool IsClosed;
+        public nint Done, Length;
+        public Operation? Receive;
+        public byte[] Kept = [];
+    }
+
+    /// <summary>One send or receive.</summary>
+    internal sealed class Operation(int peer, int tag, ElementType type, byte* bytes, nint length)
+    {
+        private SkeinException? error;
+
+        public bool IsSend { get; init; }
+
+        public CollectiveHandle? Handle { get; init; }
+
+        public MemoryHandle Pin { get; init; }
+
+        public int Peer { get; private set; } = peer;
+
+        public int Tag => tag;
+
+        public ElementType Type => type;
+
+        public byte* Bytes => bytes;
+
+        public nint Length { get; private set; } = length;
+
+        public nint Moved { get; set; }
+
+        public nint Total => Envelope.Size + Length;
+
+        public bool IsDone { get; private set; }
+
+        public bool Matches(int from, in Envelope envelope) => (Peer < 0 || Peer == from) && tag == envelope.Tag;
+
+        /// <summary>Takes on what has come; returns its length in bytes.</summary>
+        public nint Accept(int from, in Envelope envelope)
+        {
+            if (envelope.Type != (int)type || envelope.Bytes > Length)
+            {
+                throw new CollectiveMismatchException(
+                    $"rank {from} of the group sent {envelope.Bytes / ((ElementType)envelope.Type).Size():N0} × {((ElementType)envelope.Type).ToString().ToLowerInvariant()} with tag {tag}, "
+                    + $"but this rank receives at most {Length / type.Size():N0} × {type.ToString().ToLowerInvariant()}");
+            }
+
+            Peer = from;
+            Length = (nint)envelope.Bytes;
+            return Length;
+        }
+
+        public void Finish(SkeinException? failure = null)
+        {
+            error = failure;
+            IsDone = true;
+            Pin.Dispose();
+            if (failure is null) Handle?.Complete();
+            else Handle?.Fail(failure);
+        }
+
+        public void ThrowIfFailed()
+        {
+            if (error is not null) throw error;
+        }
+
+        public override string ToString() => IsSend
+            ? $"Send to rank {Peer} of the group (tag {tag}, {Length:N0} bytes)"
+            : $"Recv from {(Peer < 0 ? "any rank" : $"rank {Peer}")} of the group (tag {tag})";
+    }
+}

@@ -1,0 +1,154 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+
+namespace Skein.EndToEnd;
+
+/// <summary>A <c>skein</c> command that runs as a process of its own, with all that it says.</summary>
+internal sealed class SkeinProcess : IAsyncDisposable
+{
+    public const int Interrupt = 2;
+    public const int Kill = 9;
+    public const int Terminate = 15;
+
+    private const string Mark = "SKEIN_TEST_MARK";
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(120);
+
+    private readonly Process process;
+    private readonly string mark;
+    private readonly ConcurrentQueue<string> output = new();
+    private readonly ConcurrentQueue<string> errors = new();
+    private readonly SemaphoreSlim arrived = new(0);
+
+    private SkeinProcess(ProcessStartInfo start)
+    {
+        mark = Guid.NewGuid().ToString("N");
+        start.RedirectStandardOutput = true;
+        start.RedirectStandardError = true;
+        start.Environment[Mark] = mark;
+        process = Process.Start(start)!;
+        process.OutputDataReceived += (_, line) => Add(output, line.Data);
+        process.ErrorDataReceived += (_, line) => Add(errors, line.Data);
+        process.BeginOutputReadLine();
+        process.BeginErrorReadLine();
+    }
+
+    public static string Program { get; } = Path.Combine(AppContext.BaseDirectory, "Skein.Cli.dll");
+
+    public string[] Output => [.. output];
+
+    public string[] Errors => [.. errors];
+
+    /// <summary>The processes that this one started, however many steps removed, as long as they keep their environment.</summary>
+    public int[] Descendants => [.. Processes().Where(id => id != process.Id && Environ(id).Contains($"{Mark}={mark}"))];
+
+    public static SkeinProcess Start(params string[] arguments) => Start([], arguments);
+
+    public static SkeinProcess Start((string Name, string? Value)[] environment, params string[] arguments) =>
+        StartProgram("dotnet", environment, [Program, .. arguments]);
+
+    public static SkeinProcess StartProgram(string program, (string Name, string? Value)[] environment, params string[] arguments)
+    {
+        var start = new ProcessStartInfo(program, arguments);
+        // The tests may themselves run under a launcher.
+        foreach (var name in start.Environment.Keys.Where(name => name.StartsWith("SKEIN_", StringComparison.Ordinal)).ToList())
+        {
+            if (name is not ("SKEIN_DATA_DIR" or Mark)) start.Environment.Remove(name);
+        }
+
+        foreach (var (name, value) in environment) start.Environment[name] = value;
+        return new SkeinProcess(start);
+    }
+
+    /// <summary>Runs to the end.</summary>
+    public static async Task<(int ExitCode, string[] Output, string[] Errors)> RunAsync(params string[] arguments)
+    {
+        await using var process = Start(arguments);
+        return (await process.ExitAsync(), process.Output, process.Errors);
+    }
+
+    public static string[] Environ(int id) => Read($"/proc/{id}/environ");
+
+    public static string[] CommandLine(int id) => Read($"/proc/{id}/cmdline");
+
+    public static IEnumerable<int> Processes() =>
+        Directory.EnumerateDirectories("/proc").Select(Path.GetFileName).Where(name => int.TryParse(name, out _)).Select(name => int.Parse(name!));
+
+    public static void Signal(int id, int signal) => Assert.Equal(0, SendSignal(id, signal));
+
+    public void Signal(int signal) => Signal(process.Id, signal);
+
+    /// <summary>Waits until <paramref name="count"/> lines of either stream satisfy the condition.</summary>
+    public async Task WaitForLinesAsync(int count, Func<string, bool> condition)
+    {
+        using var limit = new CancellationTokenSource(Patience);
+        while (Output.Concat(Errors).Count(condition) < count)
+        {
+            try
+            {
+                await arrived.WaitAsync(limit.Token);
+            }
+            catch (OperationCanceledException)
+            {
+                Assert.Fail($"the lines did not come; so far: {string.Join('\n', Output.Concat(Errors))}");
+            }
+        }
+    }
+
+    public Task<int> ExitAsync() => ExitAsync(Patience);
+
+    /// <summary>The exit code, with all output read; the test fails when it takes longer than <paramref name="limit"/>.</summary>
+    public async Task<int> ExitAsync(TimeSpan limit)
+    {
+        using var cancellation = new CancellationTokenSource(limit);
+        try
+        {
+            await process.WaitForExitAsync(cancellation.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            Assert.Fail($"still running after {limit}; so far: {string.Join('\n', Output.Concat(Errors))}");
+        }
+
+        return process.ExitCode;
+    }
+
+    /// <summary>Waits until nothing that this process started runs any more.</summary>
+    public async Task NothingLeftAsync(TimeSpan limit)
+    {
+        for (var clock = Stopwatch.StartNew(); Descendants.Length > 0; await Task.Delay(20))
+        {
+            Assert.True(clock.Elapsed < limit, $"left behind: {string.Join("; ", Descendants.Select(id => string.Join(' ', CommandLine(id))))}");
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (!process.HasExited) process.Kill(entireProcessTree: true);
+        await process.WaitForExitAsync();
+        foreach (var id in Descendants) _ = SendSignal(id, Kill);
+        process.Dispose();
+    }
+
+    private void Add(ConcurrentQueue<string> lines, string? line)
+    {
+        if (line is null) return;
+        lines.Enqueue(line);
+        arrived.Release();
+    }
+
+    private static string[] Read(string path)
+    {
+        try
+        {
+            return File.ReadAllText(path).Split('\0', StringSplitOptions.RemoveEmptyEntries);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            return [];
+        }
+    }
+
+    [DllImport("libc", EntryPoint = "kill", SetLastError = true)]
+    private static extern int SendSignal(int pid, int signal);
+}
