@@ -21,7 +21,7 @@ internal static class RankThreads
         }
         finally
         {
-            foreach (ProcessGroup group in groups) await group.DisposeAsync();
+            await Task.WhenAll(groups.Select(static group => group.DisposeAsync().AsTask()));
         }
     }
 
