@@ -2,6 +2,10 @@ using System.CommandLine;
 using Skein.Cli;
 using Skein.Cli.Bench;
 using Skein.Cli.Doctor;
+using Skein.Collectives.Rendezvous;
+
+// mpirun gives ranks a pseudo-terminal, to which the runtime would write control sequences, in front of the JSON.
+if (LauncherEnvironment.HasRank()) Environment.SetEnvironmentVariable("TERM", "dumb");
 
 var root = new RootCommand("Trains one model on many machines.")
 {
