@@ -176,7 +176,8 @@ internal sealed class Job : IAsyncDisposable
         if (first)
         {
             string? dump = DumpFlightRecorders();
-            Options.Logger.LogError("rank {Rank}: {Message} (flight recorder: {Path})", Rank, known.Message, dump);
+            // Whoever catches the error shows it; this says where to look next.
+            Options.Logger.LogInformation("rank {Rank} failed: {Message}; its flight recorder is in {Path}", Rank, known.Message, dump);
         }
 
         return error is SkeinException own && own.Message == known.Message ? own : known.ToException();
