@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Globalization;
 using System.Runtime.InteropServices;
 using Skein.Cli.Train;
 using Skein.Collectives.Rendezvous;
@@ -51,7 +50,7 @@ internal static class TrainCommand
     private static async Task<int> LaunchAsync(TrainOptions options)
     {
         var (program, arguments) = ThisCommand.Read();
-        var directory = options.RunDirectory ?? NewRunDirectory(options.Workload);
+        var directory = options.RunDirectory ?? RunDirectory.NewPath(options.Workload);
         var outcome = await Launcher.RunAsync(new LaunchOptions
         {
             Program = program,
@@ -82,12 +81,4 @@ internal static class TrainCommand
 
     private static string? LastError(IReadOnlyList<string> lines) =>
         lines.LastOrDefault(line => line.StartsWith(CommandLine.Prefix, StringComparison.Ordinal))?[CommandLine.Prefix.Length..];
-
-    private static string NewRunDirectory(string workload)
-    {
-        var time = DateTime.Now.ToString("yyyyMMdd-HHmmss", CultureInfo.InvariantCulture);
-        var directory = Path.Combine("runs", $"{workload}-{time}");
-        for (var again = 2; Directory.Exists(directory); again++) directory = Path.Combine("runs", $"{workload}-{time}-{again}");
-        return directory;
-    }
 }
