@@ -55,8 +55,8 @@ internal static class DataParallelBenchmark
             foreach ((string kind, var list) in seen)
             {
                 Console.WriteLine(
-                    $"# {model} {kind}: median {Median(list.Select(static entry => entry.Rate)):f1} steps/s, " +
-                    $"ratio median {Median(list.Select(static entry => entry.Ratio)):f3} " +
+                    $"# {model} {kind}: median {Statistics.Median(list.Select(static entry => entry.Rate)):f1} steps/s, " +
+                    $"ratio median {Statistics.Median(list.Select(static entry => entry.Ratio)):f3} " +
                     $"({list.Min(static entry => entry.Ratio):f3}..{list.Max(static entry => entry.Ratio):f3}), peak rss {list.Max(static entry => entry.Peak):f0} MiB");
             }
         }
@@ -77,18 +77,12 @@ internal static class DataParallelBenchmark
                     Environment = new Dictionary<string, string> { ["OMP_NUM_THREADS"] = "1" },
                 },
                 cancellationToken);
-            if (outcome.ExitCode != 0) throw new InvalidOperationException($"{work} failed: {outcome.Failure}\n{string.Join('\n', outcome.LastLines)}");
+            if (outcome.ExitCode != 0) throw new InvalidOperationException($"{work} failed: {outcome.Failure}");
             return JsonSerializer.Deserialize<Measurement>(await File.ReadAllTextAsync(path, cancellationToken))!;
         }
         finally
         {
             File.Delete(path);
         }
-    }
-
-    private static double Median(IEnumerable<double> values)
-    {
-        double[] sorted = [.. values.Order()];
-        return (sorted[(sorted.Length - 1) / 2] + sorted[sorted.Length / 2]) / 2;
     }
 }

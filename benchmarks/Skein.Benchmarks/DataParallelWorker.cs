@@ -38,7 +38,7 @@ internal static class DataParallelWorker
         using nn.Module<Tensor, Tensor> model = Make(work.Model);
         using var optimizer = optim.SGD(model.parameters(), 0.01);
         int samples = 16 * work.Batch * strategy.WorldSize;
-        using var data = new InMemoryDataset(randn(samples, 1, 28, 28), randint(0, 10, [samples]));
+        using var data = new InMemoryDataset(randn(samples, 1, 28, 28), randint(0, 10, [samples]), ImageLayout.ChannelsLast);
 
         long start = 0;
         double seconds = 0, waited = 0;

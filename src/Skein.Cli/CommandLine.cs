@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Invocation;
+using Skein.Collectives.Rendezvous;
 
 namespace Skein.Cli;
 
@@ -18,6 +19,10 @@ internal static class CommandLine
 
     public static async Task<int> RunAsync(RootCommand root, string[] args)
     {
+        // mpirun gives rank 0 a terminal for stdout, whatever its own is; to a capable one the runtime sends the codes of
+        // its keypad mode, which would stand before the JSON.
+        if (LauncherEnvironment.HasRank()) Environment.SetEnvironmentVariable("TERM", "dumb");
+
         // A program's own arguments may begin with '@', which else would name a file of arguments.
         var parsed = root.Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
         if (parsed.Action is ParseErrorAction)

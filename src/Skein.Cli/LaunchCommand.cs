@@ -10,27 +10,35 @@ internal static class LaunchCommand
 {
     private static readonly Option<int> Processes = new("-n", "--processes")
     {
-        Description = "Processes to start on this node", HelpName = "N", Required = true,
+        Description = "Processes to start on this node",
+        HelpName = "N",
+        Required = true,
     };
 
     private static readonly Option<int> Nodes = new("--nodes")
     {
-        Description = "Nodes of the job, each started with the same -n", HelpName = "M", DefaultValueFactory = _ => 1,
+        Description = "Nodes of the job, each started with the same -n",
+        HelpName = "M",
+        DefaultValueFactory = _ => 1,
     };
 
     private static readonly Option<int> NodeRank = new("--node-rank")
     {
-        Description = "This node, from 0 to M - 1", HelpName = "R",
+        Description = "This node, from 0 to M - 1",
+        HelpName = "R",
     };
 
     private static readonly Option<string?> Rendezvous = new("--rendezvous")
     {
-        Description = "Where node 0 listens, as the other nodes reach it", HelpName = "HOST:PORT",
+        Description = "Where node 0 listens, as the other nodes reach it",
+        HelpName = "HOST:PORT",
     };
 
     private static readonly Argument<string[]> Program = new("PROGRAM")
     {
-        Description = "The program and its arguments, after --", Arity = ArgumentArity.OneOrMore, CaptureRemainingTokens = true,
+        Description = "The program and its arguments, after --",
+        Arity = ArgumentArity.OneOrMore,
+        CaptureRemainingTokens = true,
     };
 
     public static Command Create()

@@ -2,7 +2,7 @@ namespace Skein.Collectives;
 
 /// <summary>
 /// Runs the calls of one group one at a time, in the order they were made. A blocking call runs on the caller's
-/// thread when nothing is ahead of it, which saves two thread switches; asynchronous calls run on a thread of the
+/// thread when nothing is ahead of it, which saves two thread switches; all others run on a thread of the
 /// group's own, started with the first of them. Thread-safe.
 /// </summary>
 internal sealed class CallQueue(Action<CollectiveCall, bool> execute, string threadName)
@@ -25,7 +25,7 @@ internal sealed class CallQueue(Action<CollectiveCall, bool> execute, string thr
             else
             {
                 call.Handle = new CollectiveHandle();
-                pending.Enqueue(call);
+                Append(call);
             }
         }
 
@@ -51,14 +51,7 @@ internal sealed class CallQueue(Action<CollectiveCall, bool> execute, string thr
         lock (gate)
         {
             ObjectDisposedException.ThrowIf(closed, typeof(ProcessGroup));
-            pending.Enqueue(call);
-            if (thread is null)
-            {
-                thread = new Thread(Work) { IsBackground = true, Name = threadName };
-                thread.Start();
-            }
-
-            if (!busy) Monitor.PulseAll(gate);
+            Append(call);
         }
     }
 
@@ -72,6 +65,18 @@ internal sealed class CallQueue(Action<CollectiveCall, bool> execute, string thr
         }
 
         thread?.Join();
+    }
+
+    private void Append(CollectiveCall call)
+    {
+        pending.Enqueue(call);
+        if (thread is null)
+        {
+            thread = new Thread(Work) { IsBackground = true, Name = threadName };
+            thread.Start();
+        }
+
+        if (!busy) Monitor.PulseAll(gate);
     }
 
     private void Work()

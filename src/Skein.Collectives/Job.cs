@@ -26,6 +26,7 @@ internal sealed class Job : IAsyncDisposable
     private readonly LinkAcceptor acceptor = new();
     private readonly List<FlightRecorder> recorders = [];
     private readonly PosixSignalRegistration? quitSignal;
+    private readonly CancellationTokenSource failed = new();
     private JobFailure? failure;
 
     private Job(
@@ -40,6 +41,12 @@ internal sealed class Job : IAsyncDisposable
         this.listener = listener;
         this.lifeline = lifeline;
         listener?.Register(ConnectionPurpose.Link, acceptor.AcceptAsync);
+        if (lifeline is not null)
+        {
+            lifeline.Changed += CancelWhenFailed;
+            CancelWhenFailed();
+        }
+
         if (!OperatingSystem.IsWindows())
         {
             quitSignal = PosixSignalRegistration.Create(PosixSignal.SIGQUIT, context =>
@@ -122,8 +129,19 @@ internal sealed class Job : IAsyncDisposable
     }
 
     /// <summary>Waits for what another rank puts into the store; the error names that rank.</summary>
-    public Task<byte[]> GetAsync(string key, int rank, CancellationToken cancellationToken = default) =>
-        GetAsync(Store!, Options, key, rank, cancellationToken);
+    /// <exception cref="SkeinException">It did not come in time, or the job failed meanwhile.</exception>
+    public async Task<byte[]> GetAsync(string key, int rank)
+    {
+        try
+        {
+            return await GetAsync(Store!, Options, key, rank, failed.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException)
+        {
+            ThrowIfFailed();
+            throw;
+        }
+    }
 
     public PeerState StateOf(int rank) => lifeline?.StateOf(rank) ?? PeerState.Alive;
 
@@ -158,7 +176,8 @@ internal sealed class Job : IAsyncDisposable
         if (first)
         {
             string? dump = DumpFlightRecorders();
-            Options.Logger.LogError("rank {Rank}: {Message} (flight recorder: {Path})", Rank, known.Message, dump);
+            // Whoever catches the error shows it; this says where to look next.
+            Options.Logger.LogInformation("rank {Rank} failed: {Message}; its flight recorder is in {Path}", Rank, known.Message, dump);
         }
 
         return error is SkeinException own && own.Message == known.Message ? own : known.ToException();
@@ -196,14 +215,35 @@ internal sealed class Job : IAsyncDisposable
     {
         RankAddress address = Addresses[toGlobalRank];
         byte[] hello = LinkAcceptor.Hello(group, from);
+        // A rank that is gone refuses every attempt: no need to try until the timeout.
+        using var gone = CancellationTokenSource.CreateLinkedTokenSource(failed.Token);
+        lifeline!.Changed += CancelWhenGone;
         try
         {
+            CancelWhenGone();
             return AuthenticatedConnection.ConnectAsync(
-                address.Host, address.Port, Options.Secret!, ConnectionPurpose.Link, hello, timeout).GetAwaiter().GetResult();
+                address.Host, address.Port, Options.Secret!, ConnectionPurpose.Link, hello, timeout, gone.Token).GetAwaiter().GetResult();
         }
-        catch (RendezvousException error)
+        catch (Exception error) when (error is RendezvousException or OperationCanceledException)
         {
             throw Unreachable(toGlobalRank, error.Message, $"connecting for group {group}");
+        }
+        finally
+        {
+            lifeline.Changed -= CancelWhenGone;
+        }
+
+        void CancelWhenGone()
+        {
+            if (StateOf(toGlobalRank) == PeerState.Alive) return;
+            try
+            {
+                gone.Cancel();
+            }
+            catch (ObjectDisposedException)
+            {
+                // The connection was made, or given up, while the event was under way.
+            }
         }
     }
 
@@ -249,6 +289,11 @@ internal sealed class Job : IAsyncDisposable
                 $"rank {options.Rank} waited {options.Timeout.TotalSeconds:0.###} s for rank {rank} to join the job of {options.WorldSize} ranks; was it started, and does it reach {options.MasterAddress}:{options.MasterPort}?"),
                 error);
         }
+    }
+
+    private void CancelWhenFailed()
+    {
+        if (lifeline!.Failure is not null) failed.Cancel();
     }
 
     private static async Task<IPAddress> BindAddressAsync(ProcessGroupOptions options, CancellationToken cancellationToken)

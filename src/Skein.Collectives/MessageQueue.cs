@@ -28,6 +28,7 @@ internal sealed unsafe class MessageQueue : IDisposable
     private bool driving;
     private bool closed;
     private int background;
+    private SkeinException? failure;
 
     public MessageQueue(
         Transport transport, Patience patience, TimeSpan timeout, Func<int, Exception, SkeinException> fail)
@@ -63,15 +64,6 @@ internal sealed unsafe class MessageQueue : IDisposable
         var operation = new Operation(from, tag, type, bytes, length) { Handle = handle, Pin = pin };
         lock (gate)
         {
-            for (var node = unexpected.First; node is not null; node = node.Next)
-            {
-                if (!operation.Matches(node.Value.From, node.Value.Envelope)) continue;
-                unexpected.Remove(node);
-                node.Value.Bytes.CopyTo(new Span<byte>(bytes, (int)operation.Accept(node.Value.From, node.Value.Envelope)));
-                operation.Finish();
-                return operation;
-            }
-
             receives.Add(operation);
             Begin(operation);
         }
@@ -109,6 +101,8 @@ internal sealed unsafe class MessageQueue : IDisposable
     {
         try
         {
+            if (failure is not null) throw failure;
+            if (!operation.IsSend) TakeUnexpected(operation);
             Progress();
         }
         catch (Exception error) when (error is SkeinException or PeerUnreachable)
@@ -117,6 +111,7 @@ internal sealed unsafe class MessageQueue : IDisposable
         }
 
         if (operation.Handle is null || operation.IsDone) return;
+        operation.IsBackground = true;
         background++;
         if (thread is null)
         {
@@ -154,12 +149,12 @@ internal sealed unsafe class MessageQueue : IDisposable
                     continue;
                 }
 
-                Operation awaited = until ?? receives.FirstOrDefault() ?? sends.First(queue => queue.Count > 0).Peek();
+                Operation awaited = until ?? Open().First();
                 patience.Activity = awaited.ToString();
                 int milliseconds = patience.Idle(awaited.Peer);
                 if (milliseconds == 0) continue;
                 int[] to = [.. Enumerable.Range(0, sends.Length).Where(peer => sends[peer].Count > 0)];
-                int[] from = receives.Count == 0 ? [] : [.. Enumerable.Range(0, sends.Length).Where(peer => peer != transport.Rank && !arrivals[peer].IsClosed)];
+                int[] from = !Open().Any(operation => !operation.IsSend) ? [] : [.. Enumerable.Range(0, sends.Length).Where(peer => peer != transport.Rank && !arrivals[peer].IsClosed)];
                 Monitor.Exit(gate);
                 try
                 {
@@ -184,16 +179,21 @@ internal sealed unsafe class MessageQueue : IDisposable
 
     private void Fail(Exception cause)
     {
-        SkeinException error = fail(cause is PeerUnreachable lost ? lost.Peer : -1, cause);
-        foreach (Operation operation in sends.SelectMany(queue => queue).Concat(receives).ToArray()) Complete(operation, error);
+        failure ??= fail(cause is PeerUnreachable lost ? lost.Peer : -1, cause);
+        foreach (Operation operation in Open().ToArray()) Complete(operation, failure);
         foreach (Queue<Operation> queue in sends) queue.Clear();
+        foreach (Arrival arrival in arrivals) arrival.Receive = null;
         receives.Clear();
     }
+
+    /// <summary>What is not done yet: receives that wait for a message, those into which one is arriving, and sends.</summary>
+    private IEnumerable<Operation> Open() =>
+        receives.Concat(arrivals.Select(arrival => arrival.Receive).OfType<Operation>()).Concat(sends.SelectMany(queue => queue));
 
     private void Complete(Operation operation, SkeinException? error = null)
     {
         operation.Finish(error);
-        if (operation.Handle is not null && background > 0) background--;
+        if (operation.IsBackground) background--;
         Monitor.PulseAll(gate);
     }
 
@@ -229,17 +229,7 @@ internal sealed unsafe class MessageQueue : IDisposable
         var envelope = new Envelope(send.Tag, send.Type, send.Length);
         byte[] copy = new Span<byte>(send.Bytes, (int)send.Length).ToArray();
         Complete(send);
-        if (receives.Find(receive => receive.Matches(self, envelope)) is { } match)
-        {
-            receives.Remove(match);
-            copy.CopyTo(new Span<byte>(match.Bytes, (int)match.Accept(self, envelope)));
-            Complete(match);
-        }
-        else
-        {
-            unexpected.AddLast((self, envelope, copy));
-        }
-
+        Deliver(self, envelope, copy);
         return true;
     }
 
@@ -282,9 +272,18 @@ internal sealed unsafe class MessageQueue : IDisposable
             moved = true;
         }
 
-        if (arrival.Receive is { } done) Complete(done);
-        else Deliver(peer, arrival);
         arrival.HeaderDone = 0;
+        if (arrival.Receive is { } done)
+        {
+            arrival.Receive = null;
+            Complete(done);
+        }
+        else
+        {
+            Deliver(peer, arrival.Envelope, arrival.Kept);
+            arrival.Kept = [];
+        }
+
         return true;
     }
 
@@ -306,34 +305,48 @@ internal sealed unsafe class MessageQueue : IDisposable
     {
         arrival.Done = 0;
         arrival.Length = (nint)arrival.Envelope.Bytes;
-        arrival.Receive = receives.Find(receive => receive.Matches(peer, arrival.Envelope));
-        arrival.Kept = [];
-        if (arrival.Receive is { } match)
+        arrival.Receive = Take(peer, arrival.Envelope);
+        if (arrival.Receive is null) arrival.Kept = GC.AllocateUninitializedArray<byte>((int)arrival.Length);
+    }
+
+    /// <summary>The receive that a message is for, if there is one yet.</summary>
+    private Operation? Take(int from, in Envelope envelope)
+    {
+        foreach (Operation receive in receives)
         {
-            receives.Remove(match);
-            _ = match.Accept(peer, arrival.Envelope);
+            if (!receive.Matches(from, envelope)) continue;
+            // Before it leaves the list: a message that does not fit fails all that is in it.
+            receive.Accept(from, envelope);
+            receives.Remove(receive);
+            return receive;
         }
-        else
-        {
-            arrival.Kept = GC.AllocateUninitializedArray<byte>((int)arrival.Length);
-        }
+
+        return null;
     }
 
     /// <summary>A message nobody had asked for when it began; somebody may have by now.</summary>
-    private void Deliver(int peer, Arrival arrival)
+    private void Deliver(int from, in Envelope envelope, byte[] bytes)
     {
-        if (receives.Find(receive => receive.Matches(peer, arrival.Envelope)) is { } match)
+        if (Take(from, envelope) is not { } receive)
         {
-            receives.Remove(match);
-            arrival.Kept.CopyTo(new Span<byte>(match.Bytes, (int)match.Accept(peer, arrival.Envelope)));
-            Complete(match);
-        }
-        else
-        {
-            unexpected.AddLast((peer, arrival.Envelope, arrival.Kept));
+            unexpected.AddLast((from, envelope, bytes));
+            return;
         }
 
-        arrival.Kept = [];
+        bytes.CopyTo(new Span<byte>(receive.Bytes, bytes.Length));
+        Complete(receive);
+    }
+
+    private void TakeUnexpected(Operation receive)
+    {
+        for (var node = unexpected.First; node is not null; node = node.Next)
+        {
+            (int from, Envelope envelope, byte[] bytes) = node.Value;
+            if (!receive.Matches(from, envelope)) continue;
+            unexpected.Remove(node);
+            Deliver(from, envelope, bytes);
+            return;
+        }
     }
 
     /// <summary>What goes ahead of a message.</summary>
@@ -392,12 +405,15 @@ internal sealed unsafe class MessageQueue : IDisposable
 
         public nint Total => Envelope.Size + Length;
 
+        /// <summary>Whether the queue's own thread has to care for it.</summary>
+        public bool IsBackground { get; set; }
+
         public bool IsDone { get; private set; }
 
         public bool Matches(int from, in Envelope envelope) => (Peer < 0 || Peer == from) && tag == envelope.Tag;
 
-        /// <summary>Takes on what has come; returns its length in bytes.</summary>
-        public nint Accept(int from, in Envelope envelope)
+        /// <summary>Takes on what has come.</summary>
+        public void Accept(int from, in Envelope envelope)
         {
             if (envelope.Type != (int)type || envelope.Bytes > Length)
             {
@@ -408,7 +424,6 @@ internal sealed unsafe class MessageQueue : IDisposable
 
             Peer = from;
             Length = (nint)envelope.Bytes;
-            return Length;
         }
 
         public void Finish(SkeinException? failure = null)

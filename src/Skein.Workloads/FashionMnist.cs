@@ -44,5 +44,6 @@ internal static class FashionMnist
         }
     }
 
-    private static Tensor Normalize(Tensor pixels) => pixels.to(float32).sub_(255 * Mean).mul_(1 / (255 * StandardDeviation));
+    private static Tensor Normalize(Tensor pixels) =>
+        ImageLayout.ChannelsLast(pixels.to(float32).sub_(255 * Mean).mul_(1 / (255 * StandardDeviation)));
 }

@@ -6,7 +6,7 @@ namespace Skein.EndToEnd;
 /// <summary>What the documents say of the repository is true of it.</summary>
 public sealed partial class RepositoryTests
 {
-    private static readonly string Root = FindRoot();
+    internal static readonly string Root = FindRoot();
 
     // DESIGN: which project may depend on which, itself or through others.
     private static readonly Dictionary<string, string[]> Allowed = new()
@@ -51,6 +51,6 @@ public sealed partial class RepositoryTests
         return folder ?? throw new InvalidOperationException("the tests do not run inside the repository");
     }
 
-    [GeneratedRegex("`((?:src|tests|docs|samples|benchmarks|data)/[A-Za-z0-9_./-]+)`")]
+    [GeneratedRegex(@"(?:`|\]\()((?:src|tests|docs|samples|benchmarks|data)/[A-Za-z0-9_./-]+)(?:`|\))")]
     private static partial Regex NamedFile();
 }

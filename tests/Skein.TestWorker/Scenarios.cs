@@ -11,6 +11,7 @@ internal static class Scenarios
         "all-reduce-forever" => AllReduceForever,
         "call" => Call,
         "receive" => Receive,
+        "check" => Check,
         _ => throw new ArgumentException($"no scenario '{name}'"),
     };
 
@@ -23,7 +24,7 @@ internal static class Scenarios
         while (true) group.AllReduce(buffer.AsSpan());
     }
 
-    /// <summary>call ACTION…: the action of this rank, after two barriers; a rank without one plays the first.</summary>
+    /// <summary>call ACTION…: the action of this rank between barriers; a rank without one plays the first.</summary>
     private static void Call(ProcessGroup group, string[] actions)
     {
         group.Barrier();
@@ -62,6 +63,9 @@ internal static class Scenarios
             case string unknown:
                 throw new ArgumentException($"no action '{unknown}'");
         }
+
+        // A rank that only sends, like the root of a broadcast, notices nothing before its next call.
+        group.Barrier();
     }
 
     /// <summary>receive: rank 0 waits for a message from rank 1, which says "idle" and sends none.</summary>
@@ -70,5 +74,41 @@ internal static class Scenarios
         if (group.Rank == 0) group.Recv(new float[10].AsSpan(), source: 1);
         Console.WriteLine("idle");
         Thread.Sleep(Timeout.Infinite);
+    }
+
+    /// <summary>check: a few calls of every kind with known results; says "checked" and the transport.</summary>
+    private static void Check(ProcessGroup group, string[] arguments)
+    {
+        int n = group.WorldSize, rank = group.Rank;
+        foreach (int length in new[] { 0, 1, 1009, 700_001 })
+        {
+            float[] buffer = [.. Enumerable.Range(0, length).Select(i => (float)(rank + i % 5))];
+            group.AllReduce(buffer.AsSpan());
+            for (int i = 0; i < length; i++) Expect(n * (i % 5) + n * (n - 1) / 2, buffer[i], $"all-reduce of {length}");
+            CollectiveHandle broadcast = group.BroadcastAsync(buffer.AsMemory(), n - 1);
+            int[] ranks = new int[n];
+            group.AllGather<int>([rank], ranks);
+            broadcast.Wait();
+            for (int i = 0; i < n; i++) Expect(i, ranks[i], "all-gather");
+        }
+
+        ProcessGroup half = group.SplitAsync(rank % 2, rank).Result!;
+        long[] members = [1];
+        half.AllReduce(members.AsSpan());
+        half.DisposeAsync().AsTask().Wait();
+        Expect((n + 1 - rank % 2) / 2, members[0], "all-reduce in a subgroup");
+
+        double[] message = [rank, 0.5];
+        CollectiveHandle send = group.SendAsync<double>(message, (rank + 1) % n, tag: 3);
+        double[] arrived = new double[2];
+        group.Recv(arrived.AsSpan(), ProcessGroup.AnySource, tag: 3);
+        send.Wait();
+        Expect((rank + n - 1) % n + 0.5, arrived.Sum(), "message");
+        Console.WriteLine($"checked {group.TransportName}");
+    }
+
+    private static void Expect(double expected, double actual, string what)
+    {
+        if (expected != actual) throw new InvalidOperationException($"{what} gave {actual} instead of {expected}");
     }
 }

@@ -1,42 +1,26 @@
-using System.IO.MemoryMappedFiles;
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
+using Skein.Collectives;
 
 namespace Skein.Cli.Doctor;
 
-/// <summary>What carries bytes between ranks, each tried with a few bytes.</summary>
+/// <summary>What carries bytes between ranks, each tried.</summary>
 internal static class TransportChecks
 {
-    // A rank's staging memory at the default bucket size, times four.
-    private const long EnoughSharedMemory = 256L << 20;
     private const string SharedMemoryFolder = "/dev/shm";
     private const string PortRangeFile = "/proc/sys/net/ipv4/ip_local_port_range";
 
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(2);
 
-    public static Finding Tcp()
-    {
-        const string Name = "tcp";
-        try
-        {
-            using var listener = new TcpListener(IPAddress.Loopback, 0);
-            listener.Start();
-            using var client = Connect((IPEndPoint)listener.LocalEndpoint);
-            using var server = listener.AcceptTcpClient();
-            client.GetStream().Write("skein"u8);
-            Span<byte> echo = stackalloc byte[5];
-            server.GetStream().ReadTimeout = (int)Patience.TotalMilliseconds;
-            server.GetStream().ReadExactly(echo);
-            return echo.SequenceEqual("skein"u8)
-                ? Finding.Ok(Name, "connected to itself on loopback")
-                : Finding.Failed(Name, "bytes arrived changed on loopback", "look at what filters this machine's traffic");
-        }
-        catch (Exception error) when (error is SocketException or IOException or TimeoutException)
-        {
-            return Finding.Failed(Name, $"loopback does not work: {error.Message}", "bring the loopback interface up: ip link set lo up");
-        }
-    }
+    public static Finding Tcp() => Exercise(
+        "tcp", TransportKind.Tcp, () => "two ranks exchanged data over loopback", "bring the loopback interface up: ip link set lo up");
+
+    public static Finding SharedMemory() => Exercise(
+        "shm",
+        TransportKind.SharedMemory,
+        () => $"two ranks exchanged data{(Directory.Exists(SharedMemoryFolder) ? $"; {SharedMemoryFolder} has {new DriveInfo(SharedMemoryFolder).AvailableFreeSpace >> 20:N0} MiB free" : "")}",
+        "train with --transport tcp");
 
     public static Finding Ports()
     {
@@ -51,36 +35,6 @@ internal static class TransportChecks
         catch (SocketException error)
         {
             return Finding.Failed(Name, $"cannot listen on a port of {range}: {error.Message}", "free some ports (ss -ltn lists them)");
-        }
-    }
-
-    public static Finding SharedMemory()
-    {
-        const string Name = "shm";
-        var path = Path.Combine(SharedMemoryFolder, $"skein-doctor-{Guid.NewGuid():N}");
-        try
-        {
-            using (var file = MemoryMappedFile.CreateFromFile(path, FileMode.CreateNew, null, 4096))
-            using (var writer = file.CreateViewAccessor())
-            using (var reader = file.CreateViewAccessor())
-            {
-                writer.Write(0, 42);
-                if (reader.ReadInt32(0) != 42) return Finding.Failed(Name, "two mappings of one file differ", "use --transport tcp");
-            }
-
-            var free = new DriveInfo(SharedMemoryFolder).AvailableFreeSpace;
-            var detail = $"{SharedMemoryFolder} has {free >> 20:N0} MiB free";
-            return free >= EnoughSharedMemory
-                ? Finding.Ok(Name, detail)
-                : Finding.Failed(Name, detail, "enlarge it: mount -o remount,size=1g /dev/shm (in a container: --shm-size 1g), or use --transport tcp");
-        }
-        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
-        {
-            return Finding.Failed(Name, $"cannot map a file there: {error.Message}", $"mount -t tmpfs tmpfs {SharedMemoryFolder}, or use --transport tcp");
-        }
-        finally
-        {
-            File.Delete(path);
         }
     }
 
@@ -105,6 +59,36 @@ internal static class TransportChecks
             return Finding.Absent(
                 Name, $"none at {address}", "only for a store that outlives rank 0: apt-get install redis-server, then SKEIN_REDIS_STORE=HOST:PORT");
         }
+    }
+
+    private static Finding Exercise(string name, TransportKind transport, Func<string> detail, string remedy)
+    {
+        try
+        {
+            return Task.Run(() => AddUpAsync(transport)).GetAwaiter().GetResult()
+                ? Finding.Ok(name, detail())
+                : Finding.Failed(name, "two ranks added numbers and got a wrong sum", remedy);
+        }
+        catch (Exception error) when (error is SkeinException or IOException or SocketException)
+        {
+            return Finding.Failed(name, $"two ranks could not exchange data: {error.Message}", remedy);
+        }
+    }
+
+    private static async Task<bool> AddUpAsync(TransportKind transport)
+    {
+        var options = new ProcessGroupOptions { Transport = transport, Timeout = TimeSpan.FromSeconds(10) };
+        var groups = await ProcessGroup.CreateInProcessAsync(2, options);
+        var correct = await Task.WhenAll(groups.Select(group => Task.Run(async () =>
+        {
+            await using (group)
+            {
+                var numbers = Enumerable.Repeat(group.Rank + 1f, 10_000).ToArray();
+                group.AllReduce<float>(numbers);
+                return numbers.All(number => number == 3f);
+            }
+        })));
+        return correct.All(each => each);
     }
 
     private static DnsEndPoint Resolve(string address)

@@ -1,4 +1,5 @@
 using System.Globalization;
+using Microsoft.Extensions.Logging;
 
 namespace Skein.Collectives.Rendezvous;
 
@@ -108,12 +109,22 @@ public static class LauncherEnvironment
                 Transport = read("SKEIN_TRANSPORT") is { } transport ? OptionNames.ParseTransport(transport) : options.Transport,
                 Algorithm = read("SKEIN_ALGORITHM") is { } algorithm ? OptionNames.ParseAlgorithm(algorithm) : options.Algorithm,
                 FlightRecorderDirectory = read("SKEIN_RUN_DIR"),
+                Logger = new StandardErrorLogger(ReadLogLevel(read)),
             };
         }
         catch (FormatException error)
         {
             throw new RendezvousException($"in the environment: {error.Message}", error);
         }
+    }
+
+    private static LogLevel ReadLogLevel(Func<string, string?> read)
+    {
+        if (read("SKEIN_LOG_LEVEL") is not { } text) return LogLevel.Warning;
+        return Enum.TryParse(text, ignoreCase: true, out LogLevel level) && Enum.IsDefined(level)
+            ? level
+            : throw new RendezvousException(
+                $"SKEIN_LOG_LEVEL is '{text}': give one of {string.Join(", ", Enum.GetNames<LogLevel>()).ToLowerInvariant()}");
     }
 
     private static TimeSpan? ReadTimeout(Func<string, string?> read)

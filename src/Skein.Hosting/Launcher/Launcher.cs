@@ -43,7 +43,7 @@ public static partial class Launcher
         var secret = options.Secret ?? JobSecret.Generate();
         await using var nodes = await NodeRendezvous.JoinAsync(options, secret, JobId(), interruption.Token).ConfigureAwait(false);
         var launchId = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(16));
-        await using var sweeper = Sweeper.Start(launchId, nodes.JobId);
+        await using var sweeper = Sweeper.Start(launchId);
         for (var localRank = 0; localRank < options.ProcessesPerNode; localRank++)
         {
             var environment = WorkerEnvironment.Create(options, localRank, nodes.Store, secret, nodes.JobId);
@@ -77,7 +77,7 @@ public static partial class Launcher
         }
     }
 
-    // The job's name goes into names of files, so one from outside is checked.
+    // The job's name goes into names of files and of keys, so one from outside is checked.
     private static string JobId()
     {
         if (Environment.GetEnvironmentVariable("SKEIN_JOB_ID") is not { Length: > 0 } given)

@@ -4,8 +4,8 @@ namespace Skein.Hosting;
 
 /// <summary>
 /// A small process that outlives the launcher, whatever ends it: when the launcher closes the pipe between them or
-/// dies, it kills every process that still carries the launch's mark in its environment, and removes the job's files
-/// from shared memory. Beyond its reach is only a process that cleared its own environment and left its group.
+/// dies, it kills every process that still carries the launch's mark in its environment. Beyond its reach is only a
+/// process that cleared its own environment and left its group.
 /// </summary>
 internal sealed class Sweeper : IAsyncDisposable
 {
@@ -26,7 +26,6 @@ internal sealed class Sweeper : IAsyncDisposable
                 kill -KILL "${file%/environ}"
             done
         done
-        rm -f "/dev/shm/skein-$2" "/dev/shm/skein-$2-"*
         """;
 
     private readonly Process process;
@@ -34,10 +33,10 @@ internal sealed class Sweeper : IAsyncDisposable
     private Sweeper(Process process) => this.process = process;
 
     /// <summary>Starts watching over the processes that carry <paramref name="launchId"/>.</summary>
-    public static Sweeper Start(string launchId, string jobId)
+    public static Sweeper Start(string launchId)
     {
         // A session of its own keeps the terminal's Ctrl-C, and a signal to the launcher's group, away from it.
-        var start = new ProcessStartInfo("setsid", ["/bin/sh", "-c", Script, "skein-sweeper", launchId, jobId])
+        var start = new ProcessStartInfo("setsid", ["/bin/sh", "-c", Script, "skein-sweeper", launchId])
         {
             RedirectStandardInput = true,
             UseShellExecute = false,
