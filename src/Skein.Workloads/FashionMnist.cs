@@ -25,7 +25,7 @@ internal static class FashionMnist
             new("resnet18", () => new ResNet18(channels: 1, classes: 10)),
         ],
         LoadDataAsync = LoadAsync,
-        Defaults = new Hyperparameters(Epochs: 3, BatchSize: 96, Optimizer: "momentum", LearningRate: 0.03),
+        Defaults = new Hyperparameters(Epochs: 3, BatchSize: 96, Optimizer: "momentum", LearningRate: 0.04, WarmupSteps: 400),
     };
 
     private static async Task<WorkloadData> LoadAsync(CancellationToken cancellationToken)

@@ -50,8 +50,16 @@ public sealed record ModelChoice(string Name, Func<nn.Module<Tensor, Tensor>> Cr
 /// <param name="Epochs">Passes over the training data.</param>
 /// <param name="BatchSize">Samples per optimizer step over all workers. The built-in ones divide by 1, 2, 3 and 4.</param>
 /// <param name="Optimizer"><c>sgd</c>, <c>momentum</c>, <c>adam</c> or <c>adamw</c>.</param>
-/// <param name="LearningRate">The learning rate.</param>
-public sealed record Hyperparameters(int Epochs, int BatchSize, string Optimizer, double LearningRate);
+/// <param name="LearningRate">The learning rate after the warm-up.</param>
+/// <param name="WarmupSteps">
+/// Steps over which the learning rate grows linearly to its value (Goyal et al. 2017, "Accurate, large minibatch SGD"). Where the
+/// first steps are unstable, they also blow up the rounding differences between numbers of workers.
+/// </param>
+public sealed record Hyperparameters(int Epochs, int BatchSize, string Optimizer, double LearningRate, int WarmupSteps = 0)
+{
+    /// <summary>The learning rate of <paramref name="step"/>, counted from 0, when it is <paramref name="learningRate"/> after the warm-up.</summary>
+    public double LearningRateAt(long step, double learningRate) => learningRate * Math.Min(1, (step + 1.0) / Math.Max(1, WarmupSteps));
+}
 
 /// <summary>The two parts of a data set. Owns both.</summary>
 /// <param name="Train">What the model learns from.</param>

@@ -48,6 +48,14 @@ public sealed class FashionMnistTests : IDisposable
     }
 
     [Fact]
+    public void Learning_rate_grows_to_its_value()
+    {
+        var settings = new Hyperparameters(1, 1, "sgd", 1, WarmupSteps: 4);
+        Assert.Equal([0.25, 0.5, 0.75, 1, 1], Enumerable.Range(0, 5).Select(step => settings.LearningRateAt(step, 1)));
+        Assert.Equal(0.3, (settings with { WarmupSteps = 0 }).LearningRateAt(0, 0.3));
+    }
+
+    [Fact]
     public void Damaged_files_are_refused()
     {
         string path = Path.Combine(directory, "images.gz");

@@ -24,7 +24,7 @@ internal sealed record TrainOptions
     /// <summary><c>sgd</c>, <c>momentum</c>, <c>adam</c> or <c>adamw</c>.</summary>
     public string? Optimizer { get; init; }
 
-    /// <summary>Learning rate, above 0.</summary>
+    /// <summary>Learning rate after the workload's warm-up, above 0.</summary>
     public double? LearningRate { get; init; }
 
     /// <summary>One of the workload's models.</summary>

@@ -41,6 +41,7 @@ internal static class TrainWorker
             GradientAccumulation = plan.GradientAccumulation,
             MaxSteps = plan.MaxSteps,
             Seed = plan.Seed,
+            LearningRate = step => plan.Workload.Defaults.LearningRateAt(step, plan.LearningRate),
             StepCompleted = directory is null ? null : new TrainProgress(directory, plan.Epochs, options.Verbose).Report,
         };
         long bytesBefore = group?.BytesSent ?? 0;
@@ -97,6 +98,7 @@ internal static class TrainWorker
         plan.BatchSize,
         plan.Optimizer,
         plan.LearningRate,
+        plan.Workload.Defaults.WarmupSteps,
         plan.Precision,
         plan.GradientAccumulation,
         plan.Device,
