@@ -205,7 +205,9 @@ public sealed partial class ProcessGroup : IAsyncDisposable
             }
 
             string chosen = Encoding.UTF8.GetString(await job.GetAsync(key, members[0]).ConfigureAwait(false));
-            bool routed = wiring.Transport is RoutedTransport;
+            // From what all ranks know: a rank that is alone on its host has another transport than the rest.
+            int hostCount = members.Select(member => job.Addresses[member].HostId).Distinct().Count();
+            bool routed = job.Options.Transport == TransportKind.Auto && hostCount > 1 && hostCount < members.Length;
             AlgorithmTable table = chosen.Length > 0 ? AlgorithmTable.Parse(chosen) : AlgorithmTable.Default(wiring.Direct is not null, routed);
             var group = new ProcessGroup(job, context, members, wiring, table, ownsJob);
             await group.BarrierAsync();
