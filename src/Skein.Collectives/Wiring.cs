@@ -10,10 +10,8 @@ namespace Skein.Collectives;
 /// <summary>How the ranks of one group are connected: the transport that was chosen and what runs on it.</summary>
 internal sealed class Wiring : IDisposable
 {
-    private const int StagingBytes = 256 * 1024;
-
-    /// <summary>Where ranks share cores each wait costs a switch, so that chunks are larger and waits fewer.</summary>
-    private const int CrowdedStagingBytes = 1024 * 1024;
+    /// <summary>About what the second cache level holds: smaller chunks stay dirty in the writer's cache, where reading them is slow.</summary>
+    private const int StagingBytes = 1024 * 1024;
 
     private const double InlineSpinSeconds = 100e-6;
     private const double BackgroundSpinSeconds = 5e-6;
@@ -157,7 +155,7 @@ internal sealed class Wiring : IDisposable
     private static async Task<(SharedSegment Segment, SharedLayout Layout)> MapAsync(Job job, string context, int[] members, bool[] local)
     {
         int locals = local.Count(isLocal => isLocal);
-        var layout = new SharedLayout(locals, locals > Environment.ProcessorCount ? CrowdedStagingBytes : StagingBytes);
+        var layout = new SharedLayout(locals, StagingBytes);
         int leader = members[Array.IndexOf(local, true)];
         string key = $"{job.Name}/{context}/segment/{leader}";
         if (job.Rank == leader)

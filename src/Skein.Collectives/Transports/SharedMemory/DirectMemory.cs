@@ -18,7 +18,7 @@ internal sealed unsafe class DirectMemory
     private const int OneShotBytes = 32 * 1024;
 
     /// <summary>Shared buffers are reduced in blocks of this size, which the copies to the peers find in the cache.</summary>
-    private const int BlockBytes = 32 * 1024;
+    private const int BlockBytes = 256 * 1024;
 
     private readonly SharedLayout layout;
     private readonly SharedRegions regions;
