@@ -61,6 +61,8 @@ internal static class BenchWorker
             using var trial = new CollectiveTrial<T>(group, options, checked((int)(bytes / options.Type.Size())), from, to);
             trial.Run();
             int iterations = options.Iterations ?? ChooseIterations(group, trial);
+            // As much warming up as the compiler needs.
+            Time(group, trial, Math.Min(iterations, 300));
             double[] seconds = Time(group, trial, iterations);
             bool correct = trial.IsCorrect();
             (double median, double p99) = (Quantile(seconds, 0.5), Quantile(seconds, 0.99));
@@ -72,7 +74,7 @@ internal static class BenchWorker
         return [.. results];
     }
 
-    /// <summary>As many as fit into a second or so, after as much warming up as the compiler needs.</summary>
+    /// <summary>As many as fit into a second or so.</summary>
     private static int ChooseIterations<T>(ProcessGroup group, CollectiveTrial<T> trial) where T : unmanaged
     {
         Time(group, trial, 3);
@@ -80,7 +82,6 @@ internal static class BenchWorker
         int iterations = (int)Math.Clamp(SecondsPerSize / Math.Max(once, 1e-7), 7, LongestRun);
         int[] agreed = [iterations];
         group.Broadcast<int>(agreed);
-        Time(group, trial, Math.Clamp(agreed[0], 1, 300));
         return agreed[0];
     }
 
