@@ -48,23 +48,23 @@ internal static unsafe class ReductionKernels
 
     private static delegate*<void*, nint*, int, nint, int, void> Kernel<T>(ReduceOperation operation)
         where T : unmanaged, INumberBase<T> => operation switch
-    {
-        ReduceOperation.Sum or ReduceOperation.Average => &Run<T, VectorKernel<T, Sum<T>>>,
-        ReduceOperation.Min => &Run<T, VectorKernel<T, Minimum<T>>>,
-        ReduceOperation.Max => &Run<T, VectorKernel<T, Maximum<T>>>,
-        ReduceOperation.Product => &Run<T, VectorKernel<T, Product<T>>>,
-        _ => throw new ArgumentOutOfRangeException(nameof(operation), operation, null),
-    };
+        {
+            ReduceOperation.Sum or ReduceOperation.Average => &Run<T, VectorKernel<T, Sum<T>>>,
+            ReduceOperation.Min => &Run<T, VectorKernel<T, Minimum<T>>>,
+            ReduceOperation.Max => &Run<T, VectorKernel<T, Maximum<T>>>,
+            ReduceOperation.Product => &Run<T, VectorKernel<T, Product<T>>>,
+            _ => throw new ArgumentOutOfRangeException(nameof(operation), operation, null),
+        };
 
     private static delegate*<void*, nint*, int, nint, int, void> HalfKernel<TFormat>(ReduceOperation operation)
         where TFormat : struct, IHalfFormat => operation switch
-    {
-        ReduceOperation.Sum or ReduceOperation.Average => &Run<ushort, HalfKernel<TFormat, Sum<float>>>,
-        ReduceOperation.Min => &Run<ushort, HalfKernel<TFormat, Minimum<float>>>,
-        ReduceOperation.Max => &Run<ushort, HalfKernel<TFormat, Maximum<float>>>,
-        ReduceOperation.Product => &Run<ushort, HalfKernel<TFormat, Product<float>>>,
-        _ => throw new ArgumentOutOfRangeException(nameof(operation), operation, null),
-    };
+        {
+            ReduceOperation.Sum or ReduceOperation.Average => &Run<ushort, HalfKernel<TFormat, Sum<float>>>,
+            ReduceOperation.Min => &Run<ushort, HalfKernel<TFormat, Minimum<float>>>,
+            ReduceOperation.Max => &Run<ushort, HalfKernel<TFormat, Maximum<float>>>,
+            ReduceOperation.Product => &Run<ushort, HalfKernel<TFormat, Product<float>>>,
+            _ => throw new ArgumentOutOfRangeException(nameof(operation), operation, null),
+        };
 
     private static void Run<T, TKernel>(void* destination, nint* sources, int sourceCount, nint count, int divisor)
         where T : unmanaged

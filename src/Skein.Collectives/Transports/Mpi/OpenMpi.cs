@@ -258,7 +258,8 @@ internal sealed unsafe class OpenMpi
                 finalized = true;
                 _ = finalize();
             }
-        }) { IsBackground = true };
+        })
+        { IsBackground = true };
         finalizing.Start();
         finalizing.Join(FinalizePatience);
     }
