@@ -102,13 +102,13 @@ public sealed class FaultTests
     [InlineData(TransportKind.Tcp)]
     public async Task A_timeout_names_who_waited_for_whom_in_what(TransportKind transport)
     {
-        await using RankProcesses ranks = RankProcesses.Start(3, transport, TimeSpan.FromSeconds(3), "call", "all-reduce", "idle");
+        await using RankProcesses ranks = RankProcesses.Start(3, transport, TimeSpan.FromSeconds(8), "call", "all-reduce", "idle");
         RankOutcome[] outcomes = await ranks.WaitForExitAsync(StartLimit, except: 1);
         foreach (int rank in new[] { 0, 2 })
         {
             Assert.Equal(1, outcomes[rank].ExitCode);
             Assert.Contains("CollectiveTimeoutException", outcomes[rank].Output, StringComparison.Ordinal);
-            Assert.Contains("waited 3 s for rank 1", outcomes[rank].Output, StringComparison.Ordinal);
+            Assert.Contains("waited 8 s for rank 1", outcomes[rank].Output, StringComparison.Ordinal);
             Assert.Contains("AllReduce #", outcomes[rank].Output, StringComparison.Ordinal);
         }
     }
@@ -118,7 +118,7 @@ public sealed class FaultTests
     [InlineData(TransportKind.Tcp)]
     public async Task A_stopped_rank_is_a_timeout(TransportKind transport)
     {
-        await using RankProcesses ranks = RankProcesses.Start(3, transport, TimeSpan.FromSeconds(3), "all-reduce-forever", "1000000");
+        await using RankProcesses ranks = RankProcesses.Start(3, transport, TimeSpan.FromSeconds(8), "all-reduce-forever", "1000000");
         ranks.WaitForAll("running", StartLimit);
         ranks.Signal(2, 19);
         RankOutcome[] outcomes = await ranks.WaitForExitAsync(StartLimit, except: 2);
@@ -134,7 +134,7 @@ public sealed class FaultTests
     [InlineData(TransportKind.Tcp)]
     public async Task A_message_that_never_comes_is_a_timeout(TransportKind transport)
     {
-        await using RankProcesses ranks = RankProcesses.Start(2, transport, TimeSpan.FromSeconds(3), "receive");
+        await using RankProcesses ranks = RankProcesses.Start(2, transport, TimeSpan.FromSeconds(8), "receive");
         RankOutcome[] outcomes = await ranks.WaitForExitAsync(StartLimit, except: 1);
         Assert.Equal(1, outcomes[0].ExitCode);
         Assert.Contains("CollectiveTimeoutException", outcomes[0].Output, StringComparison.Ordinal);
