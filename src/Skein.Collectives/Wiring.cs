@@ -13,7 +13,7 @@ internal sealed class Wiring : IDisposable
     /// <summary>About what the second cache level holds: smaller chunks stay dirty in the writer's cache, where reading them is slow.</summary>
     private const int StagingBytes = 1024 * 1024;
 
-    private const double InlineSpinSeconds = 100e-6;
+    private const double InlineSpinSeconds = 2e-3;
     private const double BackgroundSpinSeconds = 5e-6;
     private const int CrowdedYields = 64;
 

@@ -20,7 +20,8 @@ public sealed class LibTorchTests
         Assert.Equal("2.10.0", status.Version);
         Assert.StartsWith((string)AppContext.GetData(NativeLibTorch.DirectoryKey)!, status.Directory, StringComparison.Ordinal);
         Assert.False(File.Exists(Path.Combine(AppContext.BaseDirectory, "runtimes", "linux-x64", "native", "libtorch_cpu.so")));
-        string[] mapped = [.. File.ReadLines("/proc/self/maps").Where(line => line.Contains("libLibTorchSharp")).Select(line => line[line.IndexOf('/')..]).Distinct()];
+        // Another test maps a copy of its own, and deletes it.
+        string[] mapped = [.. File.ReadLines("/proc/self/maps").Where(line => line.Contains("libLibTorchSharp") && !line.EndsWith("(deleted)", StringComparison.Ordinal)).Select(line => line[line.IndexOf('/')..]).Distinct()];
         Assert.Equal([status.Binding!], mapped);
         Assert.Equal(status.Rewritten, status.Binding != ShippedBinding);
     }

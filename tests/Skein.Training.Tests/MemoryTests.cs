@@ -39,7 +39,8 @@ public class MemoryTests
             };
             await trainer.FitAsync(data, 10_000);
             Assert.Equal(counts[0], counts[1]);
-            Assert.InRange(bytes[1] - bytes[0], long.MinValue, 8 << 20);
+            // What the compiler and the collector take meanwhile is a few MiB; one bucket lost in each step would be 64.
+            Assert.InRange(bytes[1] - bytes[0], long.MinValue, 32 << 20);
             return 0;
         });
         // TorchSharp never stops counting the tensor that each Parameter was made from: six in each model.
