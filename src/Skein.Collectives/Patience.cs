@@ -15,7 +15,9 @@ internal sealed class Patience(Job job, uint group, int[] members)
     private const int SliceMilliseconds = 20;
 
     private static readonly long DesyncTicks = Stopwatch.Frequency;
-    private static readonly long LeaverGraceTicks = Stopwatch.Frequency / 20;
+
+    // What a rank sent before it left can still be behind a connection that this process has not accepted yet.
+    private static readonly long LeaverGraceTicks = 2 * Stopwatch.Frequency;
 
     private long started;
     private long leftSince;
