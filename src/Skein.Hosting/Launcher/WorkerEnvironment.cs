@@ -20,15 +20,10 @@ public static class WorkerEnvironment
         {
             // The C library's own environment, which the runtime's copy does not write to.
             foreach (var (name, value) in Defaults(localWorldSize)) _ = SetVariable(name, value, overwrite: 0);
-
-            // glibc has read its variables by now.
-            _ = SetAllocator(MaximumMappings, 0);
-            _ = SetAllocator(TrimThreshold, int.MaxValue);
-            _ = SetAllocator(TopPad, 64 << 20);
         }
         catch (EntryPointNotFoundException)
         {
-            // Another C library: its allocator is not tuned.
+            // Another C library, whose environment is left alone.
         }
     }
 
@@ -71,16 +66,9 @@ public static class WorkerEnvironment
         yield return ("THP_MEM_ALLOC_ENABLE", "1");
     }
 
-    private const int TrimThreshold = -1;
-    private const int TopPad = -2;
-    private const int MaximumMappings = -4;
-
     [DllImport("libc", EntryPoint = "setenv")]
     private static extern int SetVariable(
         [MarshalAs(UnmanagedType.LPUTF8Str)] string name, [MarshalAs(UnmanagedType.LPUTF8Str)] string value, int overwrite);
-
-    [DllImport("libc", EntryPoint = "mallopt")]
-    private static extern int SetAllocator(int parameter, int value);
 
     private static string Number(int value) => value.ToString(CultureInfo.InvariantCulture);
 }
