@@ -148,8 +148,9 @@ public sealed partial class ProcessGroup : IAsyncDisposable
     }
 
     /// <summary>
-    /// Leaves the group. On the group that joined the job this waits, within the timeout, until every rank has come
-    /// this far, so that nobody takes an early end for a loss; after a failure it does not wait.
+    /// Leaves the group. On the group that joined the job rank 0 waits, within the timeout, until every rank has come
+    /// this far, and the others until rank 0 has heard them, so that nobody takes an early end for a loss; after a
+    /// failure nobody waits.
     /// </summary>
     public async ValueTask DisposeAsync()
     {
