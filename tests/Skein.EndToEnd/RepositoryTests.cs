@@ -12,10 +12,11 @@ public sealed partial class RepositoryTests
     private static readonly Dictionary<string, string[]> Allowed = new()
     {
         ["Skein.Collectives"] = [],
-        ["Skein.Training"] = ["Skein.Collectives"],
+        ["Skein.ParameterServer"] = ["Skein.Collectives"],
+        ["Skein.Training"] = ["Skein.Collectives", "Skein.ParameterServer"],
         ["Skein.Hosting"] = ["Skein.Collectives"],
         ["Skein.Workloads"] = ["Skein.Training"],
-        ["Skein.Cli"] = ["Skein.Collectives", "Skein.Training", "Skein.Hosting", "Skein.Workloads"],
+        ["Skein.Cli"] = ["Skein.Collectives", "Skein.ParameterServer", "Skein.Training", "Skein.Hosting", "Skein.Workloads"],
     };
 
     [Fact]
