@@ -35,6 +35,8 @@ internal sealed class SkeinProcess : IAsyncDisposable
 
     public static string Program { get; } = Path.Combine(AppContext.BaseDirectory, "Skein.Cli.dll");
 
+    public int Id => process.Id;
+
     public string[] Output => [.. output];
 
     public string[] Errors => [.. errors];

@@ -1,3 +1,6 @@
+using System.Net;
+using Skein.Collectives.Rendezvous;
+
 namespace Skein.EndToEnd;
 
 /// <summary>What goes wrong while training ends in an error on every side, and leaves nothing behind.</summary>
@@ -60,6 +63,35 @@ public sealed class TrainFailureTests : IDisposable
 
         Assert.Empty(job.Descendants);
         Assert.Equal(sharedBefore, Directory.GetFiles("/dev/shm", "*skein*"));
+    }
+
+    [Fact]
+    public async Task Ranks_with_different_models_each_name_both_and_end()
+    {
+        Assert.SkipUnless(Directory.Exists("/usr/share/datasets/fashion-mnist"), "needs Debian's package dataset-fashion-mnist");
+        var sharedBefore = Directory.GetFiles("/dev/shm", "*skein*");
+        var secret = JobSecret.Generate();
+        await using var store = TcpStoreServer.Start(new IPEndPoint(IPAddress.Loopback, 0), secret);
+        await using var first = Rank(0, "mlp");
+        await using var second = Rank(1, "cnn");
+        foreach (var rank in new[] { first, second })
+        {
+            Assert.Equal(1, await rank.ExitAsync());
+            Assert.Equal(
+                "skein: the ranks hold different models: tensor 0 is '1.0.weight' Float32[512, 784] on rank 0, " +
+                "but '0.weight' Float32[16, 1, 3, 3] on rank 1; build the same model on every rank",
+                Assert.Single(rank.Errors));
+            Assert.Empty(rank.Descendants);
+        }
+
+        Assert.Equal(sharedBefore, Directory.GetFiles("/dev/shm", "*skein*"));
+
+        SkeinProcess Rank(int rank, string model) => SkeinProcess.Start(
+            [
+                ("RANK", $"{rank}"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", $"{store.Endpoint.Port}"),
+                ("SKEIN_LAUNCHER_STORE", "1"), ("SKEIN_JOB_SECRET", secret.ToHex()), ("SKEIN_TRANSPORT", "shm"),
+            ],
+            "train", "fashion-mnist", "--model", model, "--run-dir", Path.Combine(directory, model));
     }
 
     [Theory]

@@ -9,6 +9,7 @@ internal static class Scenarios
     public static Action<ProcessGroup, string[]> Find(string name) => name switch
     {
         "all-reduce-forever" => AllReduceForever,
+        "all-reduce-until" => AllReduceUntil,
         "call" => Call,
         "receive" => Receive,
         "check" => Check,
@@ -22,6 +23,27 @@ internal static class Scenarios
         group.AllReduce(buffer.AsSpan());
         Console.WriteLine("running");
         while (true) group.AllReduce(buffer.AsSpan());
+    }
+
+    /// <summary>all-reduce-until FILE: says "running" after the first and "checked" after the last, once the file exists; checks every result.</summary>
+    private static void AllReduceUntil(ProcessGroup group, string[] arguments)
+    {
+        int n = group.WorldSize;
+        float[] buffer = new float[10_000];
+        bool first = true;
+        do
+        {
+            for (int i = 0; i < buffer.Length; i++) buffer[i] = group.Rank + i;
+
+            // Rank 0 decides, so that all end after the same call.
+            buffer[0] = group.Rank == 0 && File.Exists(arguments[0]) ? 1 : 0;
+            group.AllReduce(buffer.AsSpan());
+            for (int i = 1; i < buffer.Length; i++) Expect(n * i + n * (n - 1) / 2, buffer[i], "all-reduce");
+            if (first) Console.WriteLine("running");
+            first = false;
+        }
+        while (buffer[0] == 0);
+        Console.WriteLine("checked");
     }
 
     /// <summary>call ACTION…: the action of this rank between barriers; a rank without one plays the first.</summary>

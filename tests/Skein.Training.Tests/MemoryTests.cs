@@ -5,8 +5,6 @@ using static TorchSharp.torch;
 
 namespace Skein.Training.Tests;
 
-[Collection(nameof(MemoryTests))]
-[CollectionDefinition(nameof(MemoryTests), DisableParallelization = true)]
 public class MemoryTests
 {
     [Fact]

@@ -11,7 +11,8 @@ internal static class AuthenticatedConnection
 
     /// <summary>
     /// Connects, and proves to each other that both sides know the secret. Until <paramref name="timeout"/> has passed,
-    /// keeps trying while the listener does not exist, does not answer or does not serve <paramref name="purpose"/> yet.
+    /// keeps trying while the listener does not exist, does not answer, drops this client unadmitted or does not serve
+    /// <paramref name="purpose"/> yet.
     /// The listener's handler gets <paramref name="hello"/>, at most <see cref="Handshake.MaximumHelloLength"/> bytes.
     /// </summary>
     /// <returns>A connected socket without delay (Nagle), which the caller owns.</returns>
@@ -87,6 +88,8 @@ internal static class AuthenticatedConnection
             await using var stream = new NetworkStream(socket, ownsSocket: false);
             if (await Handshake.ConnectAsync(stream, secret, purpose, hello, address, limit.Token).ConfigureAwait(false))
             {
+                // Not within the limit of this attempt: who is admitted and no longer there counts as lost.
+                await Handshake.WaitForAdmissionAsync(stream, deadline).ConfigureAwait(false);
                 return socket;
             }
 

@@ -142,12 +142,13 @@ internal sealed class AuthenticatedListener : IAsyncDisposable
 
         try
         {
+            await client.SendAsync(Handshake.Admitted).ConfigureAwait(false);
             await handlers[accepted.Purpose](client, accepted.Hello).ConfigureAwait(false);
         }
         catch (Exception error)
         {
             client.Dispose();
-            logger.LogWarning(error, "Listening at {Endpoint}: the handler of purpose {Purpose} failed", Endpoint, accepted.Purpose);
+            logger.LogWarning(error, "Listening at {Endpoint}: a connection of purpose {Purpose} failed", Endpoint, accepted.Purpose);
         }
     }
 

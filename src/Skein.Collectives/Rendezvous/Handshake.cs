@@ -10,9 +10,11 @@ namespace Skein.Collectives.Rendezvous;
 /// client → listener   magic, client's nonce, purpose, length and SHA-256 of the hello, MAC as client
 /// listener → client   answer, MAC as listener
 /// client → listener   hello
+/// listener → client   admitted
 /// </code>
 /// Each MAC covers its role, both nonces, purpose and hello, so that it serves neither in the other direction nor on
-/// another connection. The listener proves itself only to a client that proved itself first.
+/// another connection. The listener proves itself only to a client that proved itself first. It may drop a client that
+/// is too slow as late as after the hello, so only its last byte says that the connection is one of the job's.
 /// </summary>
 internal static class Handshake
 {
@@ -32,6 +34,9 @@ internal static class Handshake
     private const int ClaimLength = HashOffset + SHA256.HashSizeInBytes;
     private const int ProofLength = ClaimLength + MacLength;
     private const int AnswerLength = 1 + MacLength;
+
+    /// <summary>The listener's last word, once it has counted the client among the job's.</summary>
+    public static ReadOnlyMemory<byte> Admitted { get; } = new byte[] { 1 };
 
     private static ReadOnlySpan<byte> Magic => "SKN1"u8;
     private static ReadOnlySpan<byte> ClientRole => "skein-1 client"u8;
@@ -132,6 +137,16 @@ internal static class Handshake
         if (answer[0] != (byte)Answer.Accepted) return false;
         await stream.WriteAsync(hello, cancellationToken).ConfigureAwait(false);
         return true;
+    }
+
+    /// <summary>The client's side, after <see cref="ConnectAsync"/>.</summary>
+    /// <exception cref="IOException">The listener dropped this client.</exception>
+    public static async Task WaitForAdmissionAsync(Stream stream, CancellationToken cancellationToken)
+    {
+        if (await stream.ReadAsync(new byte[Admitted.Length], cancellationToken).ConfigureAwait(false) == 0)
+        {
+            throw new IOException("it closed the connection after the handshake, before it admitted this process");
+        }
     }
 
     internal static byte[] NewChallenge()

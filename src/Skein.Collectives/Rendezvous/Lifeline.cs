@@ -48,8 +48,17 @@ internal sealed class Lifeline : IAsyncDisposable
     public static async Task<Lifeline> ConnectAsync(
         string host, int port, int rank, int worldSize, JobSecret secret, TimeSpan timeout, CancellationToken cancellationToken = default)
     {
-        Socket socket = await AuthenticatedConnection.ConnectAsync(
-            host, port, secret, ConnectionPurpose.Lifeline, LifelineHub.Hello(rank, worldSize), timeout, cancellationToken).ConfigureAwait(false);
+        Socket socket;
+        try
+        {
+            socket = await AuthenticatedConnection.ConnectAsync(
+                host, port, secret, ConnectionPurpose.Lifeline, LifelineHub.Hello(rank, worldSize), timeout, cancellationToken).ConfigureAwait(false);
+        }
+        catch (RendezvousException error)
+        {
+            throw new RendezvousException($"rank {rank} waited for rank 0 to admit it to the job: {error.Message}", error);
+        }
+
         WatchClosely(socket);
         var uplink = new FrameConnection(socket, LifelineMessage.MaximumLength);
         try

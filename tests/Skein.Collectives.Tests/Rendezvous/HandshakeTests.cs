@@ -316,33 +316,6 @@ public sealed class HandshakeTests : IAsyncLifetime
         return self.WorkingSet64;
     }
 
-    /// <summary>Something else that listens: handles one connection after the other.</summary>
-    private sealed class Impostor : IDisposable
-    {
-        private readonly TcpListener tcp = new(IPAddress.Loopback, 0);
-
-        public int Port => ((IPEndPoint)tcp.LocalEndpoint).Port;
-
-        public static Impostor Start(Func<Socket, Task> serve)
-        {
-            var impostor = new Impostor();
-            impostor.tcp.Start();
-            _ = impostor.RunAsync(serve);
-            return impostor;
-        }
-
-        public void Dispose() => tcp.Dispose();
-
-        private async Task RunAsync(Func<Socket, Task> serve)
-        {
-            while (true)
-            {
-                using Socket socket = await tcp.AcceptSocketAsync();
-                await serve(socket);
-            }
-        }
-    }
-
     private sealed class RecordingLogger : ILogger
     {
         private readonly List<string> warnings = [];

@@ -203,6 +203,27 @@ public sealed class LifelineTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task A_connection_dropped_after_its_handshake_is_made_again()
+    {
+        await using var hub = new LifelineHub(2, _ => { });
+        using Impostor overloaded = Impostor.StartOverloaded(secret, dropped: 2, hub.ServeAsync);
+        await using Lifeline rank = await Lifeline.ConnectAsync("127.0.0.1", overloaded.Port, 1, 2, secret, Patience);
+        await rank.LeaveAsync(Patience);
+        Assert.Null(rank.Failure);
+    }
+
+    [Fact]
+    public async Task A_rank_that_is_never_admitted_says_what_it_waited_for()
+    {
+        using Impostor overloaded = Impostor.StartOverloaded(secret, dropped: int.MaxValue, (_, _) => Task.CompletedTask);
+        var error = await Assert.ThrowsAsync<RendezvousException>(
+            () => Lifeline.ConnectAsync("127.0.0.1", overloaded.Port, 1, 2, secret, TimeSpan.FromSeconds(1)));
+        Assert.StartsWith(
+            $"rank 1 waited for rank 0 to admit it to the job: could not reach 127.0.0.1:{overloaded.Port} within 1 s", error.Message);
+        Assert.Contains("closed the connection after the handshake", error.Message);
+    }
+
+    [Fact]
     public async Task A_rank_that_talks_nonsense_is_lost()
     {
         Lifeline[] ranks = await StartAsync(2, except: 1);

@@ -72,6 +72,19 @@ public sealed class TcpStoreTests : StoreContract
     }
 
     [Fact]
+    public async Task A_connection_dropped_after_its_handshake_is_made_again()
+    {
+        var served = new TaskCompletionSource();
+        using Impostor overloaded = Impostor.StartOverloaded(secret, dropped: 2, async (socket, _) =>
+        {
+            served.SetResult();
+            await Sockets.IsClosedByPeerAsync(socket);
+        });
+        await using TcpStore store = await TcpStore.ConnectAsync("127.0.0.1", overloaded.Port, secret, Patience);
+        await served.Task.WaitAsync(Patience);
+    }
+
+    [Fact]
     public async Task A_server_that_never_comes_is_named_with_what_was_tried()
     {
         await server.DisposeAsync();

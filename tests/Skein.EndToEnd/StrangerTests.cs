@@ -1,0 +1,113 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using System.Text;
+
+namespace Skein.EndToEnd;
+
+/// <summary>Clients that do not belong to a running job, at every port that its processes listen at.</summary>
+public sealed class StrangerTests : IDisposable
+{
+    private const long Mebibyte = 1 << 20;
+    private const long Gibibyte = 1 << 30;
+
+    // The handshake's 10 s, and what a busy machine adds.
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(25);
+
+    private readonly string directory = Directory.CreateTempSubdirectory("skein-strangers-").FullName;
+
+    public void Dispose() => Directory.Delete(directory, recursive: true);
+
+    [Theory]
+    [InlineData("tcp")]
+    [InlineData("shm")]
+    public async Task Noise_and_silence_are_cut_off_and_harm_neither_memory_nor_result(string transport)
+    {
+        var end = Path.Combine(directory, "end");
+        await using var job = SkeinProcess.Start(
+            [("SKEIN_TRANSPORT", transport)],
+            "launch", "-n", "2", "--", "dotnet", Path.Combine(AppContext.BaseDirectory, "Skein.TestWorker.dll"), "all-reduce-until", end);
+        await job.WaitForLinesAsync(2, line => line.EndsWith("running", StringComparison.Ordinal));
+        int[] ranks = [.. job.Descendants.Where(id => Variable(id, "RANK") is not null)];
+        Assert.Equal(2, ranks.Length);
+        int store = int.Parse(Variable(ranks[0], "MASTER_PORT")!, CultureInfo.InvariantCulture);
+        Assert.Contains(store, ListeningPorts(job.Id));
+        Assert.All(ranks, rank => Assert.NotEmpty(ListeningPorts(rank)));
+
+        foreach (int attacked in (int[])[job.Id, .. ranks])
+        {
+            long before = PeakMemory(attacked);
+            foreach (int port in ListeningPorts(attacked))
+            {
+                using Socket silent = await ConnectAsync(port);
+                Assert.InRange(await SendNoiseAsync(port, start: ""), 0, 64 * Mebibyte);
+                Assert.InRange(await SendNoiseAsync(port, start: "SKN1"), 0, 64 * Mebibyte);
+                await ReadToEndAsync(silent);
+            }
+
+            Assert.InRange(PeakMemory(attacked) - before, 0, 64 * Mebibyte);
+        }
+
+        await File.WriteAllTextAsync(end, "");
+        Assert.Equal(0, await job.ExitAsync());
+        Assert.Equal(["[0] checked", "[1] checked"], job.Output.Where(line => line.EndsWith("checked", StringComparison.Ordinal)).Order());
+        Assert.Empty(job.Descendants);
+    }
+
+    private static async Task<Socket> ConnectAsync(int port)
+    {
+        var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        await socket.ConnectAsync(IPAddress.Loopback, port);
+        return socket;
+    }
+
+    /// <summary>Sends up to a gibibyte that begins with <paramref name="start"/>, for as long as the other side lets it.</summary>
+    /// <returns>How many bytes went out; those that only filled the buffers of the two sockets included.</returns>
+    private static async Task<long> SendNoiseAsync(int port, string start)
+    {
+        var noise = new byte[1 << 16];
+        new Random(3).NextBytes(noise);
+        Encoding.ASCII.GetBytes(start, noise);
+        using Socket stranger = await ConnectAsync(port);
+        using var limit = new CancellationTokenSource(Patience);
+        long sent = 0;
+        try
+        {
+            while (sent < Gibibyte) sent += await stranger.SendAsync(noise, limit.Token);
+        }
+        catch (SocketException)
+        {
+            // Cut off.
+        }
+
+        return sent;
+    }
+
+    /// <summary>Reads until the other side closes the connection.</summary>
+    private static async Task ReadToEndAsync(Socket socket)
+    {
+        using var limit = new CancellationTokenSource(Patience);
+        await using var stream = new NetworkStream(socket);
+        await stream.CopyToAsync(Stream.Null, limit.Token);
+    }
+
+    /// <summary>The TCP ports that a process listens at: those of the machine's listening sockets that it holds.</summary>
+    private static int[] ListeningPorts(int id)
+    {
+        var held = Directory.EnumerateFiles($"/proc/{id}/fd").Select(path => new FileInfo(path).LinkTarget).ToHashSet();
+        return [.. File.ReadLines("/proc/net/tcp").Concat(File.ReadLines("/proc/net/tcp6"))
+            .Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries))
+            .Where(fields => fields[3] == "0A" && held.Contains($"socket:[{fields[9]}]"))
+            .Select(fields => int.Parse(fields[1].AsSpan(fields[1].LastIndexOf(':') + 1), NumberStyles.HexNumber, CultureInfo.InvariantCulture))];
+    }
+
+    /// <summary>The most that was ever resident, in bytes.</summary>
+    private static long PeakMemory(int id)
+    {
+        var line = File.ReadLines($"/proc/{id}/status").Single(line => line.StartsWith("VmHWM:", StringComparison.Ordinal));
+        return long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture) * 1024;
+    }
+
+    private static string? Variable(int id, string name) =>
+        SkeinProcess.Environ(id).FirstOrDefault(line => line.StartsWith($"{name}=", StringComparison.Ordinal))?[(name.Length + 1)..];
+}
