@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Skein.Training.Data;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -32,6 +33,12 @@ public sealed class StepBatch
     /// <summary>The number of samples in the global batch, over all ranks.</summary>
     public int GlobalSize { get; private set; }
 
+    /// <summary>The number of samples of this rank's share.</summary>
+    public int LocalSize => count;
+
+    /// <summary>The learning rate of this step, for strategies that do not update in this process.</summary>
+    public double LearningRate { get; internal set; }
+
     /// <summary>Whether this rank wants the training to end after this step.</summary>
     public bool StopRequested { get; internal set; }
 
@@ -57,6 +64,7 @@ public sealed class StepBatch
     public float RunBackward(double scale, Action<Tensor, bool> backward)
     {
         ArgumentNullException.ThrowIfNull(backward);
+        long begin = Stopwatch.GetTimestamp();
         double total = 0;
         for (int i = 0; i < MicroBatches; i++)
         {
@@ -67,8 +75,12 @@ public sealed class StepBatch
             total += weight * loss.ToDouble();
         }
 
+        if (Slowdown > 1) Thread.Sleep(Stopwatch.GetElapsedTime(begin) * (Slowdown - 1));
         return (float)total;
     }
+
+    /// <summary>How many times as long the computation is made to last.</summary>
+    internal double Slowdown { get; init; } = 1;
 
     internal void MoveTo(Tensor newOrder, (int Start, int Count) slice, int globalSize)
     {

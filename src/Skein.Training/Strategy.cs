@@ -1,3 +1,4 @@
+using Skein.Training.Data;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 
@@ -21,6 +22,18 @@ public abstract class Strategy : IDisposable
     /// <summary>Makes the ranks' models one: called once, before the first step. A second call with the same model does nothing.</summary>
     public abstract void Attach(nn.Module model);
 
+    /// <summary>The steps of an epoch, and which of its samples this rank takes in each. By default every rank takes part in every global batch.</summary>
+    /// <param name="sampler">Set to the epoch.</param>
+    protected internal virtual IEnumerable<SampleRange> Samples(DistributedSampler sampler)
+    {
+        ArgumentNullException.ThrowIfNull(sampler);
+        for (int i = 0; i < sampler.BatchesPerEpoch; i++)
+        {
+            (int start, int count) = sampler.LocalSlice(i);
+            yield return new SampleRange(start, count, sampler.GlobalBatchSize(i));
+        }
+    }
+
     /// <summary>
     /// Runs forward and backward over this rank's share of a global batch, and leaves the gradient of the mean loss
     /// over the whole global batch in the parameters.
@@ -39,6 +52,9 @@ public abstract class Strategy : IDisposable
         optimizer.step();
     }
 
+    /// <summary>After the last step of a fit: the model takes its final parameters, the same on every rank.</summary>
+    protected internal virtual void Complete() { }
+
     /// <summary>Makes state that the optimizer does not touch (running statistics) the same on all ranks.</summary>
     protected internal virtual void SynchronizeBuffers() { }
 
@@ -55,6 +71,12 @@ public abstract class Strategy : IDisposable
     /// <inheritdoc cref="Dispose()"/>
     protected virtual void Dispose(bool disposing) { }
 }
+
+/// <summary>One rank's share of a step.</summary>
+/// <param name="Start">Where it begins in the epoch's order.</param>
+/// <param name="Count">Its number of samples; may be 0.</param>
+/// <param name="GlobalBatchSize">The number of samples in the step, over all ranks.</param>
+public readonly record struct SampleRange(int Start, int Count, int GlobalBatchSize);
 
 /// <summary>What a step found, the same on every rank.</summary>
 /// <param name="Loss">The mean loss over the global batch, before the update.</param>

@@ -62,6 +62,9 @@ public sealed class Trainer
     /// <summary>A TorchSharp schedule, advanced after every optimizer step.</summary>
     public optim.lr_scheduler.LRScheduler? Scheduler { get; init; }
 
+    /// <summary>Makes each step's computation last this many times as long, 1 or more: a slow machine, for experiments. Default 1.</summary>
+    public double Slowdown { get; init; } = 1;
+
     /// <summary>Called on the training thread after every optimizer step.</summary>
     public Action<StepInfo>? StepCompleted { get; init; }
 
@@ -93,7 +96,7 @@ public sealed class Trainer
         MaterializeParameterGroups();
         var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, Seed);
         var history = new LossHistory(TrainingReport.LossHistoryLimit);
-        var batch = new StepBatch(model.call, loss, data, parameters[0].device, GradientAccumulation);
+        var batch = new StepBatch(model.call, loss, data, parameters[0].device, GradientAccumulation) { Slowdown = Slowdown };
         long steps = 0, samples = 0, epochSamples = 0;
         double epochLoss = 0;
         int epoch = 0;
@@ -106,18 +109,20 @@ public sealed class Trainer
             sampler.SetEpoch(epoch);
             using Tensor order = tensor(sampler.Order.ToArray());
             (epochLoss, epochSamples) = (0, 0);
-            for (int i = 0; i < sampler.BatchesPerEpoch && !stopped && steps < (MaxSteps ?? long.MaxValue); i++)
+            foreach (SampleRange range in Strategy.Samples(sampler))
             {
-                batch.MoveTo(order, sampler.LocalSlice(i), sampler.GlobalBatchSize(i));
+                batch.MoveTo(order, (range.Start, range.Count), range.GlobalBatchSize);
                 batch.StopRequested = cancellationToken.IsCancellationRequested;
                 (float stepLoss, stopped) = Step(batch, steps++, epoch);
                 history.Add(stepLoss);
                 epochLoss += (double)stepLoss * batch.GlobalSize;
                 epochSamples += batch.GlobalSize;
                 samples += batch.GlobalSize;
+                if (stopped || steps == MaxSteps) break;
             }
         }
 
+        Strategy.Complete();
         if (stopped) throw new OperationCanceledException($"training was cancelled after step {steps}", cancellationToken);
         TimeSpan wall = Stopwatch.GetElapsedTime(start);
         TimeSpan communication = Strategy.CommunicationTime - communicationAtStart;
@@ -143,6 +148,8 @@ public sealed class Trainer
             double rate = LearningRate(step);
             foreach (optim.ILearningRateController group in optimizer.ParamGroups) group.LearningRate = rate;
         }
+
+        batch.LearningRate = optimizer.ParamGroups.First().LearningRate;
 
         // Dropped rather than zeroed: the backward pass then hands its fresh gradients over instead of adding to zeros.
         foreach (Parameter parameter in parameters) parameter.grad = null;

@@ -1,0 +1,252 @@
+using System.Diagnostics;
+using Skein.Collectives;
+using Skein.ParameterServer;
+using Skein.ParameterServer.Control;
+using Skein.Training.Data;
+using Skein.Training.Gradients;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Skein.Training.ParameterServers;
+
+/// <summary>
+/// Parameters live on servers, which update them with the gradients that workers push (Li et al. 2014, "Scaling
+/// distributed machine learning with the parameter server"). How far workers may run apart is the job's consistency:
+/// bulk-synchronous equals <see cref="DataParallel"/>; bounded staleness (Ho et al. 2013) and asynchronous do not wait
+/// for slow workers, and each worker's step is then an update of its own, with the mean gradient over its own samples.
+/// </summary>
+/// <remarks>
+/// The servers' optimizer updates: the <see cref="Trainer"/>'s own only says the learning rate. Not thread-safe.
+/// </remarks>
+public sealed class ParameterServerStrategy : Strategy
+{
+    private readonly ParameterServerOptions options;
+    private readonly CoordinatorClient coordinator;
+    private readonly TimeSpan timeout;
+    private readonly bool synchronous;
+    private nn.Module? model;
+    private ParameterServerClient? client;
+    private RemoteEmbedding[] embeddings = [];
+    private Parameter[] parameters = [];
+    private ParameterMemory[] values = [];
+    private (int Epoch, int Chunk)? work;
+    private long clock;
+    private long sums;
+    private int rank;
+    private int worldSize;
+
+    private ParameterServerStrategy(ParameterServerOptions options, CoordinatorClient coordinator)
+    {
+        this.options = options;
+        this.coordinator = coordinator;
+        Settings = JobSettings.Parse(coordinator.View.Settings);
+        timeout = TimeSpan.FromSeconds(Settings.TimeoutSeconds);
+        synchronous = Consistency.Parse(Settings.Consistency).Synchronous;
+        rank = coordinator.Id;
+        worldSize = Settings.Workers;
+    }
+
+    /// <inheritdoc/>
+    /// <remarks>In an elastic job, this worker's place among those that were left when the fit ended; before, its id.</remarks>
+    public override int Rank => rank;
+
+    /// <inheritdoc/>
+    public override int WorldSize => worldSize;
+
+    /// <summary>What the job's members agree on.</summary>
+    public JobSettings Settings { get; }
+
+    /// <summary>Which server holds what; null before a model is attached.</summary>
+    public Placement? Placement => client?.Placement;
+
+    /// <summary>Bytes sent to the servers so far.</summary>
+    public long BytesSent => client?.BytesSent ?? 0;
+
+    /// <summary>Joins a job; by default the one that the environment names.</summary>
+    /// <exception cref="RendezvousException">The coordinator was not reached, or the environment says too little.</exception>
+    /// <exception cref="ParameterServerException">The job refused this worker, or has failed.</exception>
+    public static async Task<ParameterServerStrategy> JoinAsync(ParameterServerOptions? options = null, CancellationToken cancellationToken = default)
+    {
+        options ??= ParameterServerOptions.FromEnvironment();
+        CoordinatorClient coordinator = await CoordinatorClient.JoinAsync(
+            options.CoordinatorHost, options.CoordinatorPort, options.Secret, new WorkerRegistration(options.Rank ?? WorkerRegistration.Extra),
+            TimeSpan.FromSeconds(60), cancellationToken).ConfigureAwait(false);
+        return new ParameterServerStrategy(options, coordinator);
+    }
+
+    /// <summary>What each shard has seen so far.</summary>
+    public async Task<IReadOnlyList<ShardStatistics>> GetStatisticsAsync(CancellationToken cancellationToken = default)
+    {
+        var statistics = new List<ShardStatistics>();
+        foreach (ShardView shard in coordinator.View.Shards)
+        {
+            using var control = new ShardControlClient(shard.Primary.Host, shard.Primary.ControlPort, options.Secret, timeout);
+            statistics.Add(await control.GetStatisticsAsync(cancellationToken).ConfigureAwait(false));
+        }
+
+        return statistics;
+    }
+
+    /// <summary>
+    /// Opens the model in the servers. The first worker's initial parameters count; <see cref="RemoteEmbedding"/>s of
+    /// the model become tables.
+    /// </summary>
+    public override void Attach(nn.Module model)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        if (ReferenceEquals(this.model, model)) return;
+        if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one ParameterServerStrategy for each model");
+        (string Name, Parameter Parameter)[] named = [.. model.named_parameters().Where(static entry => entry.parameter.requires_grad)];
+        foreach ((string name, Parameter parameter) in named)
+        {
+            if (parameter.dtype != ScalarType.Float32 || parameter.device_type != DeviceType.CPU || !parameter.is_contiguous())
+            {
+                throw new NotSupportedException($"parameter '{name}' is {parameter.dtype} on {parameter.device}; parameter servers take contiguous float32 on the CPU");
+            }
+        }
+
+        embeddings = [.. model.modules().OfType<RemoteEmbedding>()];
+        parameters = [.. named.Select(static entry => entry.Parameter)];
+        values = [.. parameters.Select(static parameter => new ParameterMemory(BorrowedTensor.Address(parameter), parameter.numel()))];
+        ParameterSpec[] specs = [.. named.Select(static entry => new ParameterSpec(entry.Name, entry.Parameter.numel()))];
+        TableSpec[] tables = [.. embeddings.Select(embedding => new TableSpec(embedding.Spec.Name, embedding.Spec.Rows, embedding.Spec.Dimension, embedding.Spec.InitialDeviation, Settings.Seed))];
+        client = ParameterServerClient.Open(coordinator, options.Secret, specs, tables, Settings.Servers, timeout);
+        foreach ((int index, RemoteEmbedding embedding) in embeddings.Index()) embedding.Bind(client, index);
+        client.Initialize(values);
+        clock = client.StartClock;
+        client.Pull(clock, values);
+        this.model = model;
+    }
+
+    /// <inheritdoc/>
+    /// <remarks>An elastic job's workers take chunks of the epoch from the coordinator's queue, each counted once.</remarks>
+    protected internal override IEnumerable<SampleRange> Samples(DistributedSampler sampler)
+    {
+        ArgumentNullException.ThrowIfNull(sampler);
+        if (!Settings.Elastic)
+        {
+            foreach (SampleRange range in base.Samples(sampler)) yield return range;
+            yield break;
+        }
+
+        int size = Math.Max(1, sampler.GlobalBatchSize(0) / Settings.Workers);
+        int chunks = (sampler.Order.Length + size - 1) / size;
+        int? chunk = null;
+        while (true)
+        {
+            long start = Stopwatch.GetTimestamp();
+            chunk = coordinator.TakeWorkAsync(sampler.Epoch, chunks, chunk).GetAwaiter().GetResult();
+            CommunicationTime += Stopwatch.GetElapsedTime(start);
+            if (chunk is not { } taken) break;
+            work = (sampler.Epoch, taken);
+            int first = taken * size, count = Math.Min(size, sampler.Order.Length - first);
+            yield return new SampleRange(first, count, count);
+        }
+
+        work = null;
+    }
+
+    /// <inheritdoc/>
+    protected internal override StepOutcome ComputeGradients(StepBatch batch)
+    {
+        ArgumentNullException.ThrowIfNull(batch);
+
+        // A synchronous server adds the workers' parts of the mean up; otherwise each worker's mean is an update.
+        double scale = synchronous || batch.LocalSize == 0 ? 1 : (double)batch.GlobalSize / batch.LocalSize;
+        float loss = batch.RunBackward(scale, static (loss, _) => loss.backward());
+        Tensor?[] gradients = [.. parameters.Select(Gradient)];
+        try
+        {
+            var push = new StepPush
+            {
+                Clock = clock++,
+                LearningRate = batch.LearningRate,
+                Loss = loss,
+                Stop = batch.StopRequested,
+                Work = work,
+                Gradients = [.. gradients.Zip(values, Memory)],
+                Rows = [.. embeddings.SelectMany(static embedding => embedding.TakeGradients())],
+            };
+            long start = Stopwatch.GetTimestamp();
+            PullAnswer answer = client!.PushPull(push, values);
+            CommunicationTime += Stopwatch.GetElapsedTime(start);
+            return synchronous ? new StepOutcome((float)answer.Loss, answer.Stop) : new StepOutcome(loss, batch.StopRequested);
+        }
+        finally
+        {
+            foreach (Tensor? gradient in gradients) gradient?.Dispose();
+        }
+
+        static Tensor? Gradient(Parameter parameter)
+        {
+            Tensor? gradient = parameter.grad;
+            if (gradient is null || gradient.is_contiguous()) return gradient;
+            using (gradient) return gradient.contiguous();
+        }
+
+        static ParameterMemory Memory(Tensor? gradient, ParameterMemory parameter) => gradient is null
+            ? new ParameterMemory(0, parameter.Length)
+            : new ParameterMemory(BorrowedTensor.Address(gradient), parameter.Length);
+    }
+
+    /// <inheritdoc/>
+    protected internal override double ClipGradients(IReadOnlyList<Parameter> parameters, double maxNorm) =>
+        throw new NotSupportedException("gradients are pushed to the servers as they are computed, so Trainer.MaxGradientNorm cannot be used with parameter servers");
+
+    /// <summary>Nothing: the servers have done it.</summary>
+    protected internal override void UpdateParameters(optim.Optimizer optimizer) { }
+
+    /// <summary>Waits until all workers have pushed their last gradients, and pulls the final parameters.</summary>
+    protected internal override void Complete()
+    {
+        long start = Stopwatch.GetTimestamp();
+        client!.Leave();
+        SumResult everyone = coordinator.SumAsync($"complete-{sums++}", new double[] { 1 }).GetAwaiter().GetResult();
+        client.Pull(-1, values);
+        CommunicationTime += Stopwatch.GetElapsedTime(start);
+        worldSize = everyone.Workers.Count;
+        rank = everyone.Workers.Index().First(worker => worker.Item == coordinator.Id).Index;
+    }
+
+    /// <inheritdoc/>
+    protected internal override void SynchronizeBuffers()
+    {
+        using DisposeScope scope = NewDisposeScope();
+        using var noGradient = no_grad();
+        Tensor[] buffers = [.. model!.buffers().Where(static buffer => buffer.is_floating_point())];
+        if (buffers.Length == 0) return;
+        double[] means = cat(buffers.Select(static buffer => buffer.reshape(-1).to(ScalarType.Float64)).ToArray()).cpu().data<double>().ToArray();
+        Sum(means);
+        Tensor sum = tensor(means).div(WorldSize);
+        long offset = 0;
+        foreach (Tensor buffer in buffers)
+        {
+            buffer.copy_(sum.narrow(0, offset, buffer.numel()).reshape(buffer.shape));
+            offset += buffer.numel();
+        }
+    }
+
+    /// <inheritdoc/>
+    protected internal override void Sum(Span<double> values)
+    {
+        SumResult result = coordinator.SumAsync($"sum-{sums++}", values.ToArray()).GetAwaiter().GetResult();
+        for (int i = 0; i < values.Length; i++) values[i] = result.Sums[i];
+    }
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            client?.Dispose();
+            // A model that was trained to its end: without it, this worker counts as lost.
+            coordinator.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
+
+        base.Dispose(disposing);
+    }
+
+    /// <summary>Tells the job that this worker has finished well.</summary>
+    public Task LeaveAsync() => coordinator.LeaveAsync();
+}
