@@ -1,4 +1,6 @@
+using System.Numerics;
 using System.Runtime.InteropServices;
+using Skein.ParameterServer;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -53,18 +55,15 @@ public sealed class DistributedAdam : AdamW
             using Tensor gradient = raw.contiguous();
             var state = (State)_state[parameter.Handle];
             state.step++;
-            var coefficients = new AdamCoefficients(
-                options.LearningRate!.Value, options.beta1!.Value, options.beta2!.Value, options.eps!.Value, options.weight_decay!.Value, state.step);
-            if (parameter.dtype == ScalarType.Float32)
-            {
-                AdamKernel.Update(Values<float>(parameter), Values<float>(gradient), Values<float>(state.exp_avg), Values<float>(state.exp_avg_sq), coefficients);
-            }
-            else
-            {
-                AdamKernel.Update(Values<double>(parameter), Values<double>(gradient), Values<double>(state.exp_avg), Values<double>(state.exp_avg_sq), coefficients);
-            }
+            if (parameter.dtype == ScalarType.Float32) Update<float>(parameter, gradient, state, options);
+            else Update<double>(parameter, gradient, state, options);
         }
     }
+
+    private static void Update<T>(Parameter parameter, Tensor gradient, State state, Options options) where T : unmanaged, INumberBase<T> =>
+        OptimizerKernel.Update(
+            new Adam<T>(options.LearningRate!.Value, options.beta1!.Value, options.beta2!.Value, options.eps!.Value, options.weight_decay!.Value, state.step),
+            Values<T>(parameter), Values<T>(gradient), Values<T>(state.exp_avg), Values<T>(state.exp_avg_sq));
 
     private static Span<T> Values<T>(Tensor tensor) where T : unmanaged => MemoryMarshal.Cast<byte, T>(tensor.bytes);
 }
