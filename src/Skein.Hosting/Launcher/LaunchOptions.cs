@@ -51,9 +51,23 @@ public sealed record LaunchOptions
     /// <summary>What is shown of the output. Default: all of it, with prefixes.</summary>
     public LaunchOutput Output { get; init; } = LaunchOutput.Prefixed;
 
+    /// <summary>
+    /// Processes of this node that serve the ranks: started before them, and ended after them. The job does not fail
+    /// with one of these.
+    /// </summary>
+    public IReadOnlyList<CompanionProcess> Companions { get; init; } = [];
+
+    /// <summary>Whether the job goes on when that rank fails. Default: with none.</summary>
+    public Func<int, bool> SurvivesLossOf { get; init; } = static _ => false;
+
     /// <summary>Variables that the workers get in addition to this process's environment.</summary>
     public IReadOnlyDictionary<string, string> Environment { get; init; } = new Dictionary<string, string>();
 }
+
+/// <summary>A process that serves the ranks of a job: the launcher's program with other arguments, and without a rank.</summary>
+/// <param name="Name">Names its log, <c>NAME.log</c>.</param>
+/// <param name="Arguments">The program's arguments.</param>
+public sealed record CompanionProcess(string Name, IReadOnlyList<string> Arguments);
 
 /// <summary>How a launched job ended.</summary>
 /// <param name="ExitCode">0 when every rank succeeded, 130 when interrupted, else the first failing rank's (128 + n for signal n).</param>

@@ -44,6 +44,13 @@ public static partial class Launcher
         await using var nodes = await NodeRendezvous.JoinAsync(options, secret, JobId(), interruption.Token).ConfigureAwait(false);
         var launchId = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(16));
         await using var sweeper = Sweeper.Start(launchId);
+        foreach (var companion in options.Companions)
+        {
+            var environment = WorkerEnvironment.CreateForCompanion(options, secret, nodes.JobId);
+            environment[Sweeper.Mark] = launchId;
+            workers.Add(WorkerProcess.Start(companion, options, environment));
+        }
+
         for (var localRank = 0; localRank < options.ProcessesPerNode; localRank++)
         {
             var environment = WorkerEnvironment.Create(options, localRank, nodes.Store, secret, nodes.JobId);
@@ -51,7 +58,7 @@ public static partial class Launcher
             workers.Add(WorkerProcess.Start((options.NodeRank * options.ProcessesPerNode) + localRank, options, environment));
         }
 
-        return await workers.WatchAsync(nodes, interruption).ConfigureAwait(false);
+        return await workers.WatchAsync(nodes, options.SurvivesLossOf, interruption).ConfigureAwait(false);
     }
 
     private static void Check(LaunchOptions options)

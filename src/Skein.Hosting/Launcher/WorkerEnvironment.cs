@@ -30,7 +30,8 @@ public static class WorkerEnvironment
     internal static Dictionary<string, string> Create(
         LaunchOptions options, int localRank, DnsEndPoint store, JobSecret secret, string jobId)
     {
-        var environment = new Dictionary<string, string>
+        var environment = CreateForCompanion(options, secret, jobId);
+        foreach (var (name, value) in new Dictionary<string, string>
         {
             ["RANK"] = Number((options.NodeRank * options.ProcessesPerNode) + localRank),
             ["WORLD_SIZE"] = Number(options.Nodes * options.ProcessesPerNode),
@@ -39,6 +40,18 @@ public static class WorkerEnvironment
             ["MASTER_ADDR"] = store.Host,
             ["MASTER_PORT"] = Number(store.Port),
             ["SKEIN_LAUNCHER_STORE"] = "1",
+        })
+        {
+            environment[name] = value;
+        }
+
+        return environment;
+    }
+
+    internal static Dictionary<string, string> CreateForCompanion(LaunchOptions options, JobSecret secret, string jobId)
+    {
+        var environment = new Dictionary<string, string>
+        {
             ["SKEIN_JOB_SECRET"] = secret.ToHex(),
             ["SKEIN_JOB_ID"] = jobId,
         };

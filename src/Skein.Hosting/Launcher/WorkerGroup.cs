@@ -26,13 +26,18 @@ internal sealed class WorkerGroup : IDisposable
     }
 
     public IReadOnlyDictionary<int, IReadOnlyList<string>> LastLines() =>
-        workers.ToDictionary(worker => worker.Rank, worker => worker.LastLines);
+        workers.Where(worker => worker.Rank is not null).ToDictionary(worker => worker.Rank!.Value, worker => worker.LastLines);
 
     /// <summary>Waits until the job has ended on all nodes; on return no worker of this node runs.</summary>
-    public async Task<LaunchOutcome> WatchAsync(NodeRendezvous nodes, Interruption interruption)
+    public async Task<LaunchOutcome> WatchAsync(NodeRendezvous nodes, Func<int, bool> survivesLossOf, Interruption interruption)
     {
-        var outcome = await WaitForEndAsync(nodes, interruption).ConfigureAwait(false);
-        if (outcome.ExitCode == 0) return outcome;
+        var outcome = await WaitForEndAsync(nodes, survivesLossOf, interruption).ConfigureAwait(false);
+        if (outcome.ExitCode == 0)
+        {
+            // Companions have nothing left to do, and mostly know.
+            if (workers.Exists(worker => !worker.Exited.IsCompleted)) await StopAsync(interruption).ConfigureAwait(false);
+            return outcome;
+        }
 
         await nodes.AnnounceFailureAsync(outcome).ConfigureAwait(false);
         await Task.WhenAll(StopAsync(interruption), nodes.LeaveAsync()).ConfigureAwait(false);
@@ -48,13 +53,14 @@ internal sealed class WorkerGroup : IDisposable
         foreach (var worker in workers) worker.Dispose();
     }
 
-    private async Task<LaunchOutcome> WaitForEndAsync(NodeRendezvous nodes, Interruption interruption)
+    private async Task<LaunchOutcome> WaitForEndAsync(NodeRendezvous nodes, Func<int, bool> survivesLossOf, Interruption interruption)
     {
-        var running = workers.ToList();
+        var running = workers.Where(worker => worker.Rank is not null).ToList();
         while (running.Count > 0)
         {
             await Task.WhenAny([.. running.Select(worker => worker.Exited), interruption.First, nodes.Failure]).ConfigureAwait(false);
             if (Ended(nodes, interruption) is { } ended) return ended;
+            running.RemoveAll(worker => worker.Exited.IsCompleted && survivesLossOf(worker.Rank!.Value));
             if (running.Find(worker => worker.Exited is { IsCompletedSuccessfully: true, Result: not 0 }) is { } failed)
             {
                 var code = failed.Exited.Result;

@@ -3,7 +3,7 @@ using System.Text;
 namespace Skein.Hosting;
 
 /// <summary>
-/// Carries one rank's two output streams to the console and to its log, and remembers its last lines.
+/// Carries one process's two output streams to the console and to its log, and remembers its last lines.
 /// </summary>
 internal sealed class WorkerOutput : IDisposable
 {
@@ -20,16 +20,20 @@ internal sealed class WorkerOutput : IDisposable
     private readonly bool showLines;
     private readonly bool showRaw;
 
-    public WorkerOutput(int rank, LaunchOptions options)
+    /// <param name="label">What its lines are shown behind.</param>
+    /// <param name="logName">Its log, in the run directory.</param>
+    /// <param name="leads">Whether it is the one whose output is shown where only one's is.</param>
+    /// <param name="options">What is shown, and where logs go.</param>
+    public WorkerOutput(string label, string logName, bool leads, LaunchOptions options)
     {
-        prefix = Encoding.UTF8.GetBytes($"[{rank}] ");
+        prefix = Encoding.UTF8.GetBytes($"[{label}] ");
         showLines = options.Output == LaunchOutput.Prefixed;
-        showRaw = options.Output == LaunchOutput.RankZero && rank == 0;
+        showRaw = options.Output == LaunchOutput.RankZero && leads;
         if (options.RunDirectory is { } directory)
         {
             Directory.CreateDirectory(directory);
             log = new FileStream(
-                Path.Combine(directory, $"rank-{rank}.log"), FileMode.Create, FileAccess.Write, FileShare.ReadWrite, bufferSize: 0);
+                Path.Combine(directory, logName), FileMode.Create, FileAccess.Write, FileShare.ReadWrite, bufferSize: 0);
         }
     }
 

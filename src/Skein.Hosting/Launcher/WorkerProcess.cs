@@ -4,14 +4,14 @@ using System.Runtime.InteropServices;
 
 namespace Skein.Hosting;
 
-/// <summary>One rank's process, the leader of a session of its own so that a signal reaches all that it starts.</summary>
+/// <summary>One rank's or companion's process, the leader of a session of its own so that a signal reaches all that it starts.</summary>
 internal sealed class WorkerProcess : IDisposable
 {
     private readonly Process process;
     private readonly WorkerOutput output;
     private readonly Task carried;
 
-    private WorkerProcess(int rank, Process process, WorkerOutput output)
+    private WorkerProcess(int? rank, Process process, WorkerOutput output)
     {
         Rank = rank;
         this.process = process;
@@ -20,7 +20,8 @@ internal sealed class WorkerProcess : IDisposable
         Exited = WaitAsync();
     }
 
-    public int Rank { get; }
+    /// <summary>Null for a companion.</summary>
+    public int? Rank { get; }
 
     /// <summary>The exit code; 128 + n when signal n ended it.</summary>
     public Task<int> Exited { get; }
@@ -28,7 +29,15 @@ internal sealed class WorkerProcess : IDisposable
     public IReadOnlyList<string> LastLines => output.LastLines;
 
     /// <exception cref="LaunchException">The program cannot be started.</exception>
-    public static WorkerProcess Start(int rank, LaunchOptions options, Dictionary<string, string> environment)
+    public static WorkerProcess Start(int rank, LaunchOptions options, Dictionary<string, string> environment) =>
+        Start(rank, $"rank {rank}", options, options.Arguments, environment, new WorkerOutput($"{rank}", $"rank-{rank}.log", rank == 0, options));
+
+    /// <exception cref="LaunchException">The program cannot be started.</exception>
+    public static WorkerProcess Start(CompanionProcess companion, LaunchOptions options, Dictionary<string, string> environment) =>
+        Start(null, companion.Name, options, companion.Arguments, environment, new WorkerOutput(companion.Name, $"{companion.Name}.log", false, options));
+
+    private static WorkerProcess Start(
+        int? rank, string name, LaunchOptions options, IReadOnlyList<string> arguments, Dictionary<string, string> environment, WorkerOutput output)
     {
         // setsid gives the worker a session and process group of its own: Ctrl-C on the terminal then reaches only the
         // launcher, and a signal to the group reaches whatever the worker starts.
@@ -40,10 +49,9 @@ internal sealed class WorkerProcess : IDisposable
             UseShellExecute = false,
         };
         start.ArgumentList.Add(ProgramPath.Find(options.Program));
-        foreach (var argument in options.Arguments) start.ArgumentList.Add(argument);
-        foreach (var (name, value) in environment) start.Environment[name] = value;
+        foreach (var argument in arguments) start.ArgumentList.Add(argument);
+        foreach (var (variable, value) in environment) start.Environment[variable] = value;
 
-        var output = new WorkerOutput(rank, options);
         try
         {
             var process = Process.Start(start)!;
@@ -53,7 +61,7 @@ internal sealed class WorkerProcess : IDisposable
         catch (Win32Exception error)
         {
             output.Dispose();
-            throw new LaunchException($"rank {rank}: cannot start {options.Program}: {error.Message}", error);
+            throw new LaunchException($"{name}: cannot start {options.Program}: {error.Message}", error);
         }
     }
 
