@@ -6,4 +6,6 @@ internal static class ConnectionPurpose
     public const byte Store = 1;
     public const byte Lifeline = 2;
     public const byte Link = 3;
+    public const byte Control = 4;
+    public const byte Data = 5;
 }

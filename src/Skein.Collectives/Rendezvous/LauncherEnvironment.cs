@@ -127,9 +127,12 @@ public static class LauncherEnvironment
                 $"SKEIN_LOG_LEVEL is '{text}': give one of {string.Join(", ", Enum.GetNames<LogLevel>()).ToLowerInvariant()}");
     }
 
-    private static TimeSpan? ReadTimeout(Func<string, string?> read)
+    /// <summary>The timeout in <c>SKEIN_TIMEOUT_SECONDS</c>; null when it is not set.</summary>
+    /// <param name="variable">Looks up a variable; null for this process's environment.</param>
+    /// <exception cref="RendezvousException">It is not a number of seconds in range.</exception>
+    internal static TimeSpan? ReadTimeout(Func<string, string?>? variable = null)
     {
-        if (read("SKEIN_TIMEOUT_SECONDS") is not { } text) return null;
+        if (Wrap(variable)("SKEIN_TIMEOUT_SECONDS") is not { } text) return null;
         return double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var seconds)
             && seconds is > 0 and <= MaximumTimeoutSeconds
             ? TimeSpan.FromSeconds(seconds)

@@ -1,0 +1,36 @@
+using System.Net.Sockets;
+using Grpc.Net.Client;
+using Skein.Collectives.Rendezvous;
+
+namespace Skein.ParameterServer.Control;
+
+/// <summary>Connects to a <see cref="ControlHost"/> of the same job.</summary>
+internal static class ControlChannel
+{
+    // A host that vanished without a word is noticed after both.
+    private static readonly TimeSpan PingDelay = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan PingTimeout = TimeSpan.FromSeconds(10);
+
+    /// <summary>A channel that connects with its first call, and keeps trying to for <paramref name="timeout"/>.</summary>
+    public static GrpcChannel Open(string host, int port, JobSecret secret, TimeSpan timeout)
+    {
+        var handler = new SocketsHttpHandler
+        {
+            UseProxy = false,
+            KeepAlivePingDelay = PingDelay,
+            KeepAlivePingTimeout = PingTimeout,
+            KeepAlivePingPolicy = HttpKeepAlivePingPolicy.WithActiveRequests,
+            ConnectCallback = async (_, cancellationToken) => new NetworkStream(
+                await AuthenticatedConnection.ConnectAsync(
+                    host, port, secret, ConnectionPurpose.Control, ReadOnlyMemory<byte>.Empty, timeout, cancellationToken).ConfigureAwait(false),
+                ownsSocket: true),
+        };
+        return GrpcChannel.ForAddress($"http://{AuthenticatedConnection.Name(host, port)}", new GrpcChannelOptions
+        {
+            HttpHandler = handler,
+            DisposeHttpClient = true,
+            MaxReceiveMessageSize = ControlHost.MaximumMessageLength,
+            MaxSendMessageSize = ControlHost.MaximumMessageLength,
+        });
+    }
+}

@@ -1,0 +1,108 @@
+namespace Skein.ParameterServer.Control;
+
+/// <summary>Between what is on the wire and what the library's users see.</summary>
+internal static class Messages
+{
+    // Names end up in messages, logs and every view of the job.
+    private const int MaximumNameLength = 255;
+
+    public static Protocol.Registration ToMessage(Registration registration)
+    {
+        var message = new Protocol.Registration { ProcessId = registration.ProcessId, HostName = registration.HostName };
+        if (registration is ServerRegistration server)
+        {
+            message.Server = new Protocol.Server { Host = server.Host, DataPort = server.DataPort, ControlPort = server.ControlPort };
+        }
+        else
+        {
+            message.Worker = new Protocol.Worker { Rank = ((WorkerRegistration)registration).Rank };
+        }
+
+        return message;
+    }
+
+    /// <exception cref="InvalidDataException">It is not a registration that a member can send.</exception>
+    public static Registration FromMessage(Protocol.Registration message)
+    {
+        CheckName(message.HostName, "host name");
+        switch (message.RoleCase)
+        {
+            case Protocol.Registration.RoleOneofCase.Worker:
+                return new WorkerRegistration(message.Worker.Rank) { ProcessId = message.ProcessId, HostName = message.HostName };
+            case Protocol.Registration.RoleOneofCase.Server:
+                Protocol.Server server = message.Server;
+                CheckName(server.Host, "host");
+                CheckPort(server.DataPort);
+                CheckPort(server.ControlPort);
+                return new ServerRegistration(server.Host, server.DataPort, server.ControlPort)
+                {
+                    ProcessId = message.ProcessId,
+                    HostName = message.HostName,
+                };
+            default:
+                throw new InvalidDataException("a member registered without a role");
+        }
+    }
+
+    public static Protocol.JobView ToMessage(JobView view, int member)
+    {
+        var message = new Protocol.JobView
+        {
+            Member = member,
+            Generation = view.Generation,
+            Settings = view.Settings,
+            Ready = view.Ready,
+            Finished = view.Finished,
+        };
+        if (view.Failure is not null) message.Failure = view.Failure;
+        message.Workers.AddRange(view.Workers);
+        message.Shards.AddRange(view.Shards.Select(shard => new Protocol.ShardView
+        {
+            Index = shard.Index,
+            Generation = shard.Generation,
+            Primary = ToMessage(shard.Primary),
+            Backup = shard.Backup is { } backup ? ToMessage(backup) : null,
+        }));
+        return message;
+    }
+
+    public static JobView FromMessage(Protocol.JobView message) => new()
+    {
+        Generation = message.Generation,
+        Settings = message.Settings,
+        Ready = message.Ready,
+        Finished = message.Finished,
+        Failure = message.HasFailure ? message.Failure : null,
+        Workers = [.. message.Workers],
+        Shards =
+        [
+            .. message.Shards.Select(shard => new ShardView(
+                shard.Index, shard.Generation, FromMessage(shard.Primary), shard.Backup is { } backup ? FromMessage(backup) : null)),
+        ],
+    };
+
+    private static Protocol.ServerView ToMessage(ServerView server) => new()
+    {
+        Id = server.Id,
+        Host = server.Host,
+        DataPort = server.DataPort,
+        ControlPort = server.ControlPort,
+        ProcessId = server.ProcessId,
+    };
+
+    private static ServerView FromMessage(Protocol.ServerView message) =>
+        new(message.Id, message.Host, message.DataPort, message.ControlPort, message.ProcessId);
+
+    private static void CheckName(string name, string what)
+    {
+        if (name.Length is 0 or > MaximumNameLength)
+        {
+            throw new InvalidDataException($"a member registered with a {what} of {name.Length} characters; it needs 1 to {MaximumNameLength}");
+        }
+    }
+
+    private static void CheckPort(int port)
+    {
+        if (port is < 1 or > 65535) throw new InvalidDataException($"a server registered with port {port}; it needs 1 to 65535");
+    }
+}
