@@ -11,6 +11,7 @@ var root = new RootCommand("Trains one model on many machines.")
 {
     TrainCommand.Create(),
     LaunchCommand.Create(),
+    ParameterServerCommand.Create(),
     BenchCommand.Create(),
     DoctorCommand.Create(),
     CommonOptions.Json,

@@ -3,6 +3,9 @@ using System.Runtime.InteropServices;
 using Skein.Cli.Train;
 using Skein.Collectives.Rendezvous;
 using Skein.Hosting;
+using Skein.ParameterServer;
+using Skein.ParameterServer.Control;
+using Skein.Training.ParameterServers;
 
 namespace Skein.Cli;
 
@@ -26,8 +29,36 @@ internal static class TrainCommand
         if (LauncherEnvironment.HasRank()) return WorkAsync(options, LauncherEnvironment.Read().LocalWorldSize);
 
         // Before anything is started, so that what does not fit is one line and not one of each worker.
-        TrainPlan.Create(options, options.Workers);
-        return options.Workers == 1 ? WorkAsync(options, 1) : LaunchAsync(options);
+        TrainPlan plan = TrainPlan.Create(options, options.Workers);
+        if (plan.Servers is { } servers && !JoinsRunningJob(options)) return LaunchWithServersAsync(options, servers);
+        return options.Workers == 1 ? WorkAsync(options, 1) : LaunchAsync(options, static launch => launch);
+    }
+
+    private static bool JoinsRunningJob(TrainOptions options) =>
+        (options.Coordinator ?? Environment.GetEnvironmentVariable(ParameterServerOptions.CoordinatorVariable)) is { Length: > 0 };
+
+    private static async Task<int> LaunchWithServersAsync(TrainOptions options, JobSettings settings)
+    {
+        JobSecret secret = JobSecret.FromEnvironment() ?? JobSecret.Generate();
+        await using var coordinator = await Coordinator.StartAsync(new CoordinatorOptions
+        {
+            Secret = secret,
+            Servers = settings.Servers,
+            Replicas = options.Server.Replicas,
+            Workers = settings.Workers,
+            Elastic = settings.Elastic,
+            Settings = settings.ToJson(),
+        });
+        if (settings.Elastic) Console.Error.WriteLine($"coordinator at {coordinator.Endpoint}; more workers join with the same secret and --coordinator {coordinator.Endpoint}");
+        string[] self = ThisCommand.Read().Arguments[..ThisCommand.HostArguments];
+        int processes = settings.Servers * options.Server.Replicas;
+        return await LaunchAsync(options, launch => launch with
+        {
+            Secret = secret,
+            Environment = new Dictionary<string, string> { [ParameterServerOptions.CoordinatorVariable] = coordinator.Endpoint.ToString() },
+            Companions = [.. Enumerable.Range(0, processes).Select(server => new CompanionProcess($"server-{server}", [.. self, "parameter-server", "serve"]))],
+            SurvivesLossOf = rank => settings.Elastic && rank != 0,
+        });
     }
 
     private static async Task<int> WorkAsync(TrainOptions options, int localWorldSize)
@@ -47,18 +78,18 @@ internal static class TrainCommand
         }
     }
 
-    private static async Task<int> LaunchAsync(TrainOptions options)
+    private static async Task<int> LaunchAsync(TrainOptions options, Func<LaunchOptions, LaunchOptions> configure)
     {
         var (program, arguments) = ThisCommand.Read();
         var directory = options.RunDirectory ?? RunDirectory.NewPath(options.Workload);
-        var outcome = await Launcher.RunAsync(new LaunchOptions
+        var outcome = await Launcher.RunAsync(configure(new LaunchOptions
         {
             Program = program,
             Arguments = arguments,
             ProcessesPerNode = options.Workers,
             RunDirectory = directory,
             Output = LaunchOutput.RankZero,
-        });
+        }));
         if (outcome.ExitCode is 0 or CommandLine.Interrupted) return outcome.ExitCode;
         Report(outcome, directory);
         return outcome.ExitCode == CommandLine.BadUsage ? CommandLine.BadUsage : CommandLine.Failed;

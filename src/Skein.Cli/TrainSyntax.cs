@@ -7,7 +7,7 @@ namespace Skein.Cli;
 internal static class TrainSyntax
 {
     private static readonly Argument<string> Workload = new("WORKLOAD") { Description = "What to train, such as digits or fashion-mnist" };
-    private static readonly Option<string?> Strategy = Text("--strategy", "S", "How workers share the work: single or ddp [default: by the number of workers]");
+    private static readonly Option<string?> Strategy = Text("--strategy", "S", "How workers share the work: single, ddp or parameter-server [default: by the number of workers]");
     private static readonly Option<int> Workers = new("--workers") { Description = "Worker processes on this machine", HelpName = "N", DefaultValueFactory = _ => 1 };
     private static readonly Option<int?> Epochs = Number<int?>("--epochs", "E", "Passes over the training data [default: the workload's]");
     private static readonly Option<long?> MaxSteps = Number<long?>("--max-steps", "K", "The most optimizer steps");
@@ -22,10 +22,24 @@ internal static class TrainSyntax
     private static readonly Option<string?> Algorithm = Text("--algorithm", "A", "auto, ring, halving-doubling, tree or hierarchical [default: auto]");
     private static readonly Option<double?> BucketMib = Number<double?>("--bucket-mib", "M", "Largest size of a gradient bucket in MiB [default: 25]");
 
-    public static Command Create() => new("train", "Trains a built-in workload")
+    private static readonly Option<string?> Coordinator = Text("--coordinator", "HOST:PORT", "Join the job with parameter servers that this coordinator leads [default: SKEIN_COORDINATOR, else a new job]");
+    private static readonly Option<string?> CheckpointDirectory = Text("--checkpoint-dir", "DIR", "Where checkpoints are written");
+    private static readonly Option<long?> CheckpointEvery = Number<long?>("--checkpoint-every", "K", "Updates between two checkpoints");
+    private static readonly Option<bool> Resume = new("--resume") { Description = "Begin with the state of the last checkpoint" };
+    private static readonly Option<string?> Straggler = Text("--straggler", "RANK:FACTOR", "Make that rank's computation last FACTOR times as long, for experiments");
+
+    public static Command Create()
+    {
+        var command = CreateCommon();
+        foreach (var option in ParameterServerSyntax.All) command.Add(option);
+        return command;
+    }
+
+    private static Command CreateCommon() => new("train", "Trains a built-in workload")
     {
         Workload, Strategy, Workers, Epochs, MaxSteps, BatchSize, Optimizer, LearningRate, Model, Precision,
         GradientAccumulation, Device, Transport, Algorithm, BucketMib,
+        Coordinator, CheckpointDirectory, CheckpointEvery, Resume, Straggler,
     };
 
     public static TrainOptions Read(ParseResult parsed)
@@ -47,6 +61,12 @@ internal static class TrainSyntax
             Transport = parsed.GetValue(Transport),
             Algorithm = parsed.GetValue(Algorithm),
             BucketMib = parsed.GetValue(BucketMib) ?? options.BucketMib,
+            Server = ParameterServerSyntax.Read(parsed),
+            Coordinator = parsed.GetValue(Coordinator),
+            CheckpointDirectory = parsed.GetValue(CheckpointDirectory),
+            CheckpointEvery = parsed.GetValue(CheckpointEvery),
+            Resume = parsed.GetValue(Resume),
+            Straggler = parsed.GetValue(Straggler),
             Seed = parsed.GetValue(CommonOptions.Seed),
             RunDirectory = parsed.GetValue(CommonOptions.RunDirectory),
             Json = parsed.GetValue(CommonOptions.Json),

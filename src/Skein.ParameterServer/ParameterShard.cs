@@ -39,6 +39,7 @@ public sealed record ParameterShardOptions
 public sealed class ParameterShard : IAsyncDisposable
 {
     private static readonly TimeSpan TickInterval = TimeSpan.FromMilliseconds(250);
+    private static readonly TimeSpan Forever = TimeSpan.FromDays(40);
 
     private readonly ParameterShardOptions options;
     private readonly ILogger logger;
@@ -111,17 +112,21 @@ public sealed class ParameterShard : IAsyncDisposable
 
     private async Task FollowAsync(CoordinatorClient from)
     {
+        JobView? last = null;
         try
         {
-            JobView? last = null;
-            while (true)
+            do
             {
                 JobView? before = last;
-                last = await from.NextViewAsync(before, stopping.Token).ConfigureAwait(false);
+                last = await from.WaitForAsync(next => next != before, "a change", Forever, stopping.Token).ConfigureAwait(false);
                 JobView now = last;
                 Post(() => Follow(now));
-                if (now.HasEnded) return;
             }
+            while (!last.HasEnded);
+        }
+        catch (ParameterServerException error)
+        {
+            ended.TrySetException(error);
         }
         catch (OperationCanceledException)
         {
@@ -178,9 +183,11 @@ public sealed class ParameterShard : IAsyncDisposable
     private void Follow(JobView next)
     {
         view = next;
-        if (next.Failure is { } failure) ended.TrySetException(new ParameterServerException(failure));
-        else if (next.Finished) ended.TrySetResult();
-        if (next.HasEnded) return;
+        if (next.Finished)
+        {
+            ended.TrySetResult();
+            return;
+        }
 
         if (next.Shards.FirstOrDefault(IsMine) is not { } mine)
         {

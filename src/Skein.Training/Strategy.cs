@@ -61,6 +61,15 @@ public abstract class Strategy : IDisposable
     /// <summary>Replaces each value by its sum over the ranks.</summary>
     protected internal abstract void Sum(Span<double> values);
 
+    /// <summary>Every rank's <paramref name="values"/>, in order of rank. All ranks call it, with equally many.</summary>
+    public double[][] Gather(ReadOnlySpan<double> values)
+    {
+        var all = new double[WorldSize * values.Length];
+        values.CopyTo(all.AsSpan(Rank * values.Length));
+        Sum(all);
+        return [.. all.Chunk(values.Length)];
+    }
+
     /// <summary>Frees the strategy's memory. The process group, if any, stays open.</summary>
     public void Dispose()
     {

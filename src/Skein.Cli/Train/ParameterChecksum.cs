@@ -1,5 +1,5 @@
 using System.Security.Cryptography;
-using Skein.Collectives;
+using Skein.Training;
 using static TorchSharp.torch;
 
 namespace Skein.Cli.Train;
@@ -9,18 +9,14 @@ internal static class ParameterChecksum
 {
     /// <summary>The fingerprint, after a check that all ranks have the same. All ranks call it.</summary>
     /// <exception cref="InvalidOperationException">The ranks' parameters differ.</exception>
-    public static string Agree(ProcessGroup? group, nn.Module model)
+    public static string Agree(Strategy strategy, nn.Module model)
     {
         byte[] mine = Compute(model);
-        if (group is not null)
+        double[] numbers = [.. mine.Select(static value => (double)value)];
+        string[] different = [.. strategy.Gather(numbers).Index().Where(other => !other.Item.SequenceEqual(numbers)).Select(other => $"{other.Index}")];
+        if (different.Length > 0)
         {
-            var all = new byte[mine.Length * group.WorldSize];
-            group.AllGather<byte>(mine, all);
-            string[] different = [.. all.Chunk(mine.Length).Index().Where(other => !other.Item.SequenceEqual(mine)).Select(other => $"{other.Index}")];
-            if (different.Length > 0)
-            {
-                throw new InvalidOperationException($"after training the parameters of rank {group.Rank} differ from those of rank {string.Join(", ", different)}");
-            }
+            throw new InvalidOperationException($"after training the parameters of rank {strategy.Rank} differ from those of rank {string.Join(", ", different)}");
         }
 
         return Convert.ToHexStringLower(mine);

@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using Skein.Collectives;
 using Skein.Training;
 
 namespace Skein.Cli.Train;
@@ -7,21 +6,12 @@ namespace Skein.Cli.Train;
 /// <summary>What training cost one rank.</summary>
 internal sealed record RankUsage(int Rank, double ComputeSeconds, double CommunicationSeconds, long BytesSent, long PeakRssBytes)
 {
-    private const int Fields = 4;
-
     /// <summary>Every rank's, in order of rank, from this rank's. All ranks call it.</summary>
-    public static RankUsage[] Gather(ProcessGroup? group, TrainingReport report, long bytesSent)
+    public static RankUsage[] Gather(Strategy strategy, TrainingReport report, long bytesSent)
     {
         using Process process = Process.GetCurrentProcess();
         // Counts stay exact in a double up to 9 PB.
         double[] mine = [report.ComputeTime.TotalSeconds, report.CommunicationTime.TotalSeconds, bytesSent, process.PeakWorkingSet64];
-        double[] all = mine;
-        if (group is not null)
-        {
-            all = new double[Fields * group.WorldSize];
-            group.AllGather<double>(mine, all);
-        }
-
-        return [.. all.Chunk(Fields).Select((fields, rank) => new RankUsage(rank, fields[0], fields[1], (long)fields[2], (long)fields[3]))];
+        return [.. strategy.Gather(mine).Select((fields, rank) => new RankUsage(rank, fields[0], fields[1], (long)fields[2], (long)fields[3]))];
     }
 }

@@ -6,7 +6,7 @@ internal sealed record TrainOptions
     /// <summary>Name of the workload, such as <c>digits</c>.</summary>
     public required string Workload { get; init; }
 
-    /// <summary><c>single</c> or <c>ddp</c>. Null: <c>single</c> for one worker, <c>ddp</c> for more.</summary>
+    /// <summary><c>single</c>, <c>ddp</c> or <c>parameter-server</c>. Null: <c>single</c> for one worker, <c>ddp</c> for more.</summary>
     public string? Strategy { get; init; }
 
     /// <summary>Number of worker processes, 1 or more; a worker of a launched job takes the job's world size instead.</summary>
@@ -47,6 +47,24 @@ internal sealed record TrainOptions
 
     /// <summary>Largest size of a gradient bucket in MiB, above 0.</summary>
     public double BucketMib { get; init; } = 25;
+
+    /// <summary>What applies to <c>--strategy parameter-server</c> only.</summary>
+    public ServerOptions Server { get; init; } = new();
+
+    /// <summary>The coordinator of a running job with parameter servers, HOST:PORT. Null: the environment's, else a new job.</summary>
+    public string? Coordinator { get; init; }
+
+    /// <summary>Where checkpoints go. Null: none are written.</summary>
+    public string? CheckpointDirectory { get; init; }
+
+    /// <summary>Updates between two checkpoints, 1 or more.</summary>
+    public long? CheckpointEvery { get; init; }
+
+    /// <summary>Whether to begin with the state of the last checkpoint.</summary>
+    public bool Resume { get; init; }
+
+    /// <summary>RANK:FACTOR makes that rank's computation last FACTOR times as long.</summary>
+    public string? Straggler { get; init; }
 
     /// <summary>Seeds the initial parameters and the order of the samples, 0 or more.</summary>
     public long Seed { get; init; }

@@ -1,4 +1,7 @@
+using System.Globalization;
 using Skein.Collectives;
+using Skein.Collectives.Rendezvous;
+using Skein.ParameterServer;
 using Skein.Workloads;
 
 namespace Skein.Cli.Train;
@@ -6,7 +9,8 @@ namespace Skein.Cli.Train;
 /// <summary>Checked options, with the workload's defaults filled in.</summary>
 internal sealed record TrainPlan
 {
-    private static readonly string[] Strategies = ["single", "ddp"];
+    private static readonly string[] Strategies = ["single", "ddp", ParameterServer];
+    public const string ParameterServer = "parameter-server";
     private static readonly string[] Optimizers = ["sgd", "momentum", "adam", "adamw"];
     private static readonly string[] Precisions = ["fp32"];
     private static readonly string[] Devices = ["cpu", "cuda"];
@@ -28,6 +32,12 @@ internal sealed record TrainPlan
     public required AllReduceAlgorithm? Algorithm { get; init; }
     public required int BucketBytes { get; init; }
     public required long Seed { get; init; }
+
+    /// <summary>The rank that is slowed down, and how many times.</summary>
+    public required (int Rank, double Factor)? Straggler { get; init; }
+
+    /// <summary>What a job with parameter servers agrees on; null for other strategies.</summary>
+    public required JobSettings? Servers { get; init; }
 
     /// <summary>Checks <paramref name="options"/> for a job of <paramref name="worldSize"/> workers, without loading LibTorch or data.</summary>
     /// <exception cref="UsageException">Something is unknown or does not fit; the message lists the choices or shows the arithmetic.</exception>
@@ -55,8 +65,10 @@ internal sealed record TrainPlan
             Algorithm = Parse(options.Algorithm, OptionNames.ParseAlgorithm),
             BucketBytes = (int)(Within("--bucket-mib", options.BucketMib, LargestBucketMib) * (1 << 20)),
             Seed = AtLeast("--seed", options.Seed, 0),
+            Straggler = ParseStraggler(options.Straggler, worldSize),
+            Servers = null,
         };
-        return plan.CheckSplit();
+        return (plan with { Servers = plan.Strategy == ParameterServer ? PlanServers(options, plan) : NoServers(options) }).CheckSplit();
     }
 
     private TrainPlan CheckSplit()
@@ -78,6 +90,42 @@ internal sealed record TrainPlan
             ? this
             : throw new UsageException(
                 $"--gradient-accumulation is {GradientAccumulation}, but each worker has only {share} samples of a step ({BatchSize} / {WorldSize})");
+    }
+
+    private static JobSettings PlanServers(TrainOptions options, TrainPlan plan)
+    {
+        if (options.CheckpointDirectory is null && (options.CheckpointEvery is not null || options.Resume))
+        {
+            throw new UsageException($"{(options.Resume ? "--resume" : "--checkpoint-every")} needs --checkpoint-dir DIR");
+        }
+
+        TimeSpan timeout = LauncherEnvironment.ReadTimeout() ?? TimeSpan.FromSeconds(300);
+        return options.Server.ToSettings(plan.WorldSize, plan.Optimizer, plan.Seed, timeout) with
+        {
+            CheckpointDirectory = options.CheckpointDirectory is { } directory ? Path.GetFullPath(directory) : null,
+            CheckpointEvery = options.CheckpointEvery is { } every ? AtLeast("--checkpoint-every", every, 1) : 0,
+            Restore = options.Resume,
+        };
+    }
+
+    private static JobSettings? NoServers(TrainOptions options)
+    {
+        string? misplaced = options.Server.Given.FirstOrDefault()
+            ?? (options.Coordinator is not null ? "--coordinator" : options.CheckpointDirectory is not null ? "--checkpoint-dir" : options.CheckpointEvery is not null ? "--checkpoint-every" : options.Resume ? "--resume" : null);
+        return misplaced is null ? null : throw new UsageException($"{misplaced} needs --strategy {ParameterServer}");
+    }
+
+    private static (int Rank, double Factor)? ParseStraggler(string? text, int worldSize)
+    {
+        if (text is null) return null;
+        string[] parts = text.Split(':');
+        if (parts.Length == 2 && int.TryParse(parts[0], NumberStyles.None, CultureInfo.InvariantCulture, out int rank)
+            && double.TryParse(parts[1], CultureInfo.InvariantCulture, out double factor) && double.IsFinite(factor) && factor >= 1 && rank < worldSize)
+        {
+            return (rank, factor);
+        }
+
+        throw new UsageException($"--straggler is '{text}': give RANK:FACTOR, with a rank from 0 to {worldSize - 1} and a factor from 1");
     }
 
     private static string OneOf(string what, string value, IEnumerable<string> known) =>

@@ -37,6 +37,11 @@ internal sealed record TrainSummary
     public required string? Transport { get; init; }
     public required string? Algorithm { get; init; }
     public string? Compression { get; init; }
+    public int? Servers { get; init; }
+    public string? Consistency { get; init; }
+    public double? MeanStaleness { get; init; }
+    public long? MaxStaleness { get; init; }
+    public IReadOnlyList<long>? StalenessHistogram { get; init; }
     public long? ResumedFromStep { get; init; }
     public int Restarts { get; init; }
     public required string RunDirectory { get; init; }

@@ -4,6 +4,7 @@ using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.Training;
 using Skein.Training.LibTorch;
+using Skein.Training.ParameterServers;
 using Skein.Workloads;
 using TorchSharp;
 using static TorchSharp.torch;
@@ -28,11 +29,16 @@ internal static class TrainWorker
         using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(plan.Model, plan.Seed).to(device);
         using optim.Optimizer optimizer = CreateOptimizer(plan, model);
         await using ProcessGroup? group = plan.Strategy == "ddp" ? await JoinAsync(plan, place, cancellationToken) : null;
-        using Strategy strategy = group is null
-            ? new SingleProcess()
-            : new DataParallel(group, new DataParallelOptions { BucketBytes = plan.BucketBytes });
+        using Strategy strategy = plan.Strategy switch
+        {
+            TrainPlan.ParameterServer => await JoinServersAsync(options, cancellationToken),
+            "ddp" => new DataParallel(group!, new DataParallelOptions { BucketBytes = plan.BucketBytes }),
+            _ => new SingleProcess(),
+        };
+        var servers = strategy as ParameterServerStrategy;
+        int id = strategy.Rank;
 
-        using RunDirectory? directory = place.Rank == 0 ? RunDirectory.Create(options.RunDirectory, plan.Workload.Name) : null;
+        using RunDirectory? directory = id == 0 ? RunDirectory.Create(options.RunDirectory, plan.Workload.Name) : null;
         directory?.Write("config.json", Describe(plan));
         var trainer = new Trainer(model, optimizer, plan.Workload.Loss)
         {
@@ -41,26 +47,33 @@ internal static class TrainWorker
             GradientAccumulation = plan.GradientAccumulation,
             MaxSteps = plan.MaxSteps,
             Seed = plan.Seed,
+            Slowdown = plan.Straggler is { } straggler && straggler.Rank == id ? straggler.Factor : 1,
             LearningRate = step => plan.Workload.Defaults.LearningRateAt(step, plan.LearningRate),
             StepCompleted = directory is null ? null : new TrainProgress(directory, plan.Epochs, options.Verbose).Report,
         };
-        long bytesBefore = group?.BytesSent ?? 0;
+        long bytesBefore = group?.BytesSent ?? servers?.BytesSent ?? 0;
         TrainingReport report = await trainer.FitAsync(data.Train, plan.Epochs, cancellationToken);
-        long bytesSent = (group?.BytesSent ?? 0) - bytesBefore;
+        long bytesSent = (group?.BytesSent ?? servers?.BytesSent ?? 0) - bytesBefore;
         EvaluationReport evaluation = await trainer.EvaluateAsync(data.Test, cancellationToken);
 
-        string checksum = ParameterChecksum.Agree(group, model);
-        RankUsage[] usage = RankUsage.Gather(group, report, bytesSent);
+        string checksum = ParameterChecksum.Agree(strategy, model);
+        RankUsage[] usage = RankUsage.Gather(strategy, report, bytesSent);
         if (directory is not null)
         {
             foreach (RankUsage rank in usage) directory.AddMetrics(rank);
             TrainSummary summary = Summarize(plan, group, model, report, evaluation, usage, checksum, directory.Path);
+            if (servers is not null) summary = await ServerUsage.AddAsync(summary, servers, cancellationToken);
             directory.Write("summary.json", summary);
             Console.WriteLine(options.Json ? JsonSerializer.Serialize(summary, TrainSummary.Json) : summary.ForPeople());
         }
 
+        if (servers is not null) await servers.LeaveAsync();
         return 0;
     }
+
+    private static Task<ParameterServerStrategy> JoinServersAsync(TrainOptions options, CancellationToken cancellationToken) =>
+        ParameterServerStrategy.JoinAsync(
+            options.Coordinator is { } address ? ParameterServerOptions.FromEnvironment(address) : ParameterServerOptions.FromEnvironment(), cancellationToken);
 
     private static Task<ProcessGroup> JoinAsync(TrainPlan plan, ProcessGroupOptions place, CancellationToken cancellationToken) =>
         ProcessGroup.InitializeAsync(
@@ -104,6 +117,8 @@ internal static class TrainWorker
         plan.Device,
         plan.BucketBytes,
         plan.Seed,
+        plan.Servers,
+        Straggler = plan.Straggler is { } straggler ? $"{straggler.Rank}:{straggler.Factor}" : null,
         SkeinVersion = typeof(Trainer).Assembly.GetName().Version?.ToString(3),
         LibtorchVersion = NativeLibTorch.Status.Version,
         Runtime = RuntimeInformation.FrameworkDescription,
@@ -125,8 +140,8 @@ internal static class TrainWorker
             Workload = plan.Workload.Name,
             Model = plan.Model,
             Strategy = plan.Strategy,
-            Workers = plan.WorldSize,
-            WorldSize = plan.WorldSize,
+            Workers = usage.Length,
+            WorldSize = usage.Length,
             Seed = plan.Seed,
             Epochs = report.Epochs,
             Steps = report.Steps,
@@ -143,9 +158,9 @@ internal static class TrainWorker
             BytesSentPerWorker = (long)usage.Average(rank => rank.BytesSent),
             PeakRssBytes = usage.Max(rank => rank.PeakRssBytes),
             ParameterChecksum = checksum,
-            Transport = group?.TransportName,
+            Transport = group?.TransportName ?? (plan.Servers is null ? null : "tcp"),
             Algorithm = group?.AlgorithmName,
-            Compression = group is null ? null : "none",
+            Compression = plan.Strategy == "single" ? null : "none",
             RunDirectory = directory,
         };
 }

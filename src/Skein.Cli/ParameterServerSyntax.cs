@@ -1,0 +1,38 @@
+using System.CommandLine;
+using Skein.Cli.Train;
+
+namespace Skein.Cli;
+
+/// <summary>The options of a job with parameter servers, which <c>train</c> and <c>parameter-server coordinate</c> share.</summary>
+internal static class ParameterServerSyntax
+{
+    private static readonly Option<int> Servers = Count("--servers", "S", "Server shards that the parameters are spread over");
+    private static readonly Option<int> Replicas = Count("--replicas", "R", "Servers that hold each shard: 1, or 2 for a backup that takes over");
+    private static readonly Option<string?> Consistency = Text("--consistency", "C", "bsp, ssp:BOUND or async [default: bsp]");
+    private static readonly Option<string?> Weighting = Text("--staleness-weighting", "W", "none, inverse, exponential:RATE or polynomial:ALPHA [default: none]");
+    private static readonly Option<string?> Optimizer = Text("--server-optimizer", "O", "sgd, momentum, adam or adagrad [default: that of --optimizer]");
+    private static readonly Option<float> Compensation = new("--delay-compensation") { HelpName = "LAMBDA", Description = "Compensate the delay of gradients with this factor (DC-ASGD) [default: 0, not]" };
+    private static readonly Option<bool> Balance = new("--balance") { Description = "Hand out the data as they are asked for: slow workers get less, and workers may come and go" };
+    private static readonly Option<bool> AllowNonFinite = new("--allow-non-finite") { Description = "Apply gradients with NaN or infinity too" };
+
+    public static IEnumerable<Option> All => [Servers, Replicas, Consistency, Weighting, Optimizer, Compensation, Balance, AllowNonFinite];
+
+    /// <summary>What was asked for, unchecked.</summary>
+    public static ServerOptions Read(ParseResult parsed) => new()
+    {
+        Servers = parsed.GetValue(Servers),
+        Replicas = parsed.GetValue(Replicas),
+        Consistency = parsed.GetValue(Consistency) ?? "bsp",
+        StalenessWeighting = parsed.GetValue(Weighting) ?? "none",
+        Optimizer = parsed.GetValue(Optimizer),
+        DelayCompensation = parsed.GetValue(Compensation),
+        Balance = parsed.GetValue(Balance),
+        AllowNonFinite = parsed.GetValue(AllowNonFinite),
+        Given = [.. All.Where(option => parsed.GetResult(option) is { Implicit: false }).Select(static option => option.Name)],
+    };
+
+    private static Option<int> Count(string name, string helpName, string description) =>
+        new(name) { HelpName = helpName, Description = $"{description} [default: 1]", DefaultValueFactory = _ => 1 };
+
+    private static Option<string?> Text(string name, string helpName, string description) => new(name) { HelpName = helpName, Description = description };
+}

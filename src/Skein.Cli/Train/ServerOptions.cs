@@ -1,0 +1,83 @@
+using Skein.ParameterServer;
+
+namespace Skein.Cli.Train;
+
+/// <summary>What was asked of the parameter servers.</summary>
+internal sealed record ServerOptions
+{
+    /// <summary>Number of shards, 1 or more.</summary>
+    public int Servers { get; init; } = 1;
+
+    /// <summary>1, or 2 for a backup of each shard.</summary>
+    public int Replicas { get; init; } = 1;
+
+    /// <summary><c>bsp</c>, <c>ssp:BOUND</c> or <c>async</c>.</summary>
+    public string Consistency { get; init; } = "bsp";
+
+    /// <summary><c>none</c>, <c>inverse</c>, <c>exponential:RATE</c> or <c>polynomial:ALPHA</c>.</summary>
+    public string StalenessWeighting { get; init; } = "none";
+
+    /// <summary><c>sgd</c>, <c>momentum</c>, <c>adam</c> or <c>adagrad</c>. Null: as the workers' option says.</summary>
+    public string? Optimizer { get; init; }
+
+    /// <summary>λ of delay compensation, 0 or more.</summary>
+    public float DelayCompensation { get; init; }
+
+    /// <summary>Whether data are handed out from a queue.</summary>
+    public bool Balance { get; init; }
+
+    /// <summary>Whether NaN and infinity are applied.</summary>
+    public bool AllowNonFinite { get; init; }
+
+    /// <summary>The options that were written on the command line.</summary>
+    public IReadOnlyList<string> Given { get; init; } = [];
+
+    /// <summary>Checks, and puts together what the members of the job agree on.</summary>
+    /// <param name="workers">The number of workers that the job begins with.</param>
+    /// <param name="optimizer">The optimizer that a single process would run.</param>
+    /// <param name="seed">What tables begin with follows from it.</param>
+    /// <param name="timeout">The longest wait.</param>
+    /// <exception cref="UsageException">Something is unknown or does not fit.</exception>
+    public JobSettings ToSettings(int workers, string optimizer, long seed, TimeSpan timeout)
+    {
+        if (Servers < 1) throw new UsageException($"--servers is {Servers}: give a whole number from 1");
+        if (Replicas is not (1 or 2)) throw new UsageException($"--replicas is {Replicas}: give 1, or 2 for a backup of each shard");
+        if (DelayCompensation < 0 || !float.IsFinite(DelayCompensation)) throw new UsageException($"--delay-compensation is {DelayCompensation}: give a number from 0");
+        Consistency consistency = Parsed(Consistency, ParameterServer.Consistency.Parse);
+        StalenessWeighting weighting = Parsed(StalenessWeighting, ParameterServer.StalenessWeighting.Parse);
+        if (consistency.Synchronous)
+        {
+            if (weighting != ParameterServer.StalenessWeighting.Parse("none")) throw new UsageException("--staleness-weighting needs --consistency ssp:BOUND or async: with bsp no gradient is stale");
+            if (DelayCompensation > 0) throw new UsageException("--delay-compensation needs --consistency ssp:BOUND or async: with bsp no gradient is delayed");
+            if (Balance) throw new UsageException("--balance needs --consistency ssp:BOUND or async: with bsp every worker takes part in every step");
+        }
+
+        string name = Optimizer ?? optimizer;
+        if (Optimizer is null && name == "adamw") throw new UsageException("parameter servers have no adamw: give --server-optimizer sgd, momentum, adam or adagrad");
+        return new JobSettings
+        {
+            Servers = Servers,
+            Workers = workers,
+            Consistency = consistency.ToString(),
+            StalenessWeighting = weighting.ToString(),
+            Optimizer = Parsed(name, ServerOptimizerOptions.Parse),
+            DelayCompensation = DelayCompensation,
+            Elastic = Balance,
+            AllowNonFinite = AllowNonFinite,
+            Seed = seed,
+            TimeoutSeconds = timeout.TotalSeconds,
+        };
+    }
+
+    private static T Parsed<T>(string text, Func<string, T> parse)
+    {
+        try
+        {
+            return parse(text);
+        }
+        catch (FormatException error)
+        {
+            throw new UsageException(error.Message);
+        }
+    }
+}
