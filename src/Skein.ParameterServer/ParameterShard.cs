@@ -3,6 +3,7 @@ using System.Net;
 using System.Net.Sockets;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
+using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.ParameterServer.Control;
 using Skein.ParameterServer.Shards;

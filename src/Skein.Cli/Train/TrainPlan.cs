@@ -110,7 +110,7 @@ internal sealed record TrainPlan
 
     private static JobSettings? NoServers(TrainOptions options)
     {
-        string? misplaced = options.Server.Given.FirstOrDefault()
+        string? misplaced = (options.Server.Given is [var first, ..] ? first : null)
             ?? (options.Coordinator is not null ? "--coordinator" : options.CheckpointDirectory is not null ? "--checkpoint-dir" : options.CheckpointEvery is not null ? "--checkpoint-every" : options.Resume ? "--resume" : null);
         return misplaced is null ? null : throw new UsageException($"{misplaced} needs --strategy {ParameterServer}");
     }

@@ -130,7 +130,7 @@ public static class LauncherEnvironment
     /// <summary>The timeout in <c>SKEIN_TIMEOUT_SECONDS</c>; null when it is not set.</summary>
     /// <param name="variable">Looks up a variable; null for this process's environment.</param>
     /// <exception cref="RendezvousException">It is not a number of seconds in range.</exception>
-    internal static TimeSpan? ReadTimeout(Func<string, string?>? variable = null)
+    public static TimeSpan? ReadTimeout(Func<string, string?>? variable = null)
     {
         if (Wrap(variable)("SKEIN_TIMEOUT_SECONDS") is not { } text) return null;
         return double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out var seconds)

@@ -288,10 +288,12 @@ public sealed class ParameterServerClient : IDisposable
         foreach (IGrouping<int, RowGradients> table in rows.GroupBy(static gradients => gradients.Table))
         {
             int dimension = tables[table.Key].Dimension;
-            (long[] ids, float[] sums) = SparseRows.Combine([.. table.SelectMany(static part => part.Ids)], [.. table.SelectMany(static part => part.Gradients)], dimension);
+            long[] ids = [.. table.SelectMany(static part => part.Ids)];
+            float[] sums = [.. table.SelectMany(static part => part.Gradients)];
+            int distinct = SparseRows.Combine(ids, sums, dimension);
             for (int server = 0; server < split.Length; server++)
             {
-                int[] mine = [.. Enumerable.Range(0, ids.Length).Where(i => SparseRows.ServerOf(ids[i], channels.Length) == server)];
+                int[] mine = [.. Enumerable.Range(0, distinct).Where(i => SparseRows.ServerOf(ids[i], channels.Length) == server)];
                 if (mine.Length == 0) continue;
                 var gradients = new float[mine.Length * dimension];
                 for (int i = 0; i < mine.Length; i++) sums.AsSpan(mine[i] * dimension, dimension).CopyTo(gradients.AsSpan(i * dimension));

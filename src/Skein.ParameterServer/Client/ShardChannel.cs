@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Net.Sockets;
 using System.Text;
+using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.ParameterServer.Control;
 using Skein.ParameterServer.Shards;
@@ -82,7 +83,7 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
         waitStarted = 0;
     }
 
-    /// <summary>Waits for the next answer, which has to be a <paramref name="kind"/>, and reads its header.</summary>
+    /// <summary>Waits for the next answer, which has to be one of <paramref name="kinds"/>, and reads its header.</summary>
     /// <exception cref="ParameterServerException">The shard refused, or the job failed.</exception>
     /// <exception cref="IOException">The connection is lost: connect, and ask again.</exception>
     public MessageHeader Receive(params ReadOnlySpan<MessageKind> kinds)

@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using System.Runtime.InteropServices;
+using System.Text;
 using Skein.ParameterServer.Wire;
 
 namespace Skein.ParameterServer.Shards;
@@ -108,7 +109,7 @@ internal sealed class ReplicaLink : IDisposable
                 stream.Read(payload);
                 if (header.Kind == MessageKind.Refused)
                 {
-                    lost($"the backup refused a message: {System.Text.Encoding.UTF8.GetString(payload)}");
+                    lost($"the backup refused a message: {Encoding.UTF8.GetString(payload)}");
                     return;
                 }
 

@@ -135,7 +135,7 @@ internal sealed unsafe class ShardModel : IDisposable
         int dimension = Layout.Tables[pushes.Key].Dimension;
         long[] ids = [.. pushes.SelectMany(static push => push.Ids)];
         float[] rows = [.. pushes.SelectMany(static push => push.Rows)];
-        (long[] distinct, float[] sums) = SparseRows.Combine(ids, rows, dimension);
-        return new SparseGradient(pushes.Key, distinct, sums);
+        int distinct = SparseRows.Combine(ids, rows, dimension);
+        return new SparseGradient(pushes.Key, ids[..distinct], rows[..(distinct * dimension)]);
     }
 }

@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Skein.ParameterServer.Control;
 using Skein.ParameterServer.Wire;
 
 namespace Skein.ParameterServer.Shards;
@@ -324,7 +326,7 @@ internal sealed unsafe class ShardProtocol : IDisposable
         var rows = new float[request.Ids.Length * table.Dimension];
         model.PullRows(request.Header.Tables, request.Ids, rows);
         var answer = new MessageHeader { Kind = MessageKind.Rows, Sequence = request.Header.Sequence, PayloadBytes = rows.Length * sizeof(float) };
-        request.Peer.Send(answer, System.Runtime.InteropServices.MemoryMarshal.AsBytes(rows.AsSpan()).ToArray());
+        request.Peer.Send(answer, MemoryMarshal.AsBytes(rows.AsSpan()).ToArray());
     }
 
     private void Leave(ShardRequest request)

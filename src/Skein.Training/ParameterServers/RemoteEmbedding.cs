@@ -1,6 +1,5 @@
 using Skein.ParameterServer;
 using Skein.Training.Embeddings;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Skein.Training.ParameterServers;
@@ -34,7 +33,7 @@ public sealed class RemoteEmbedding : nn.Module<Tensor, Tensor>
     {
         ArgumentNullException.ThrowIfNull(input);
         ParameterServerClient servers = client ?? throw new InvalidOperationException($"the table '{Spec.Name}' is on parameter servers: attach a ParameterServerStrategy to the model first");
-        (Tensor distinct, Tensor inverse, _) = input.reshape(-1).cpu().unique(return_inverse: true);
+        (Tensor distinct, Tensor? inverse, _) = input.reshape(-1).cpu().unique(return_inverse: true);
         long[] ids = distinct.data<long>().ToArray();
         var values = new float[ids.Length * Spec.Dimension];
         servers.PullRows(table, ids, values);
@@ -45,7 +44,7 @@ public sealed class RemoteEmbedding : nn.Module<Tensor, Tensor>
             pulled.Add((ids, rows.DetachFromDisposeScope()));
         }
 
-        return rows.index_select(0, inverse.to(input.device)).reshape([.. input.shape, Spec.Dimension]);
+        return rows.index_select(0, inverse!.to(input.device)).reshape([.. input.shape, Spec.Dimension]);
     }
 
     internal void Bind(ParameterServerClient servers, int index)
