@@ -30,6 +30,9 @@ public sealed class ParameterServerClient : IDisposable
     /// <summary>Which server holds what.</summary>
     public Placement Placement { get; }
 
+    /// <summary>The tables whose rows live on the servers.</summary>
+    public IReadOnlyList<TableSpec> Tables => tables;
+
     /// <summary>The clock to begin with: 0, or where the others are when this worker joined later.</summary>
     public long StartClock => channels.Max(static channel => channel.Opened.Clock);
 
@@ -50,7 +53,7 @@ public sealed class ParameterServerClient : IDisposable
     {
         ArgumentNullException.ThrowIfNull(coordinator);
         ArgumentNullException.ThrowIfNull(tables);
-        var placement = Placement.Create(parameters, servers);
+        var placement = Placement.Create(parameters, servers, allowIdle: tables.Count > 0);
         ShardChannel[] channels = [.. Enumerable.Range(0, servers).Select(server => new ShardChannel(coordinator, server, new ShardLayout(placement.On(server), tables), secret, timeout))];
         try
         {

@@ -41,10 +41,11 @@ public sealed class Placement
     /// <param name="parameters">The parameters in layout order.</param>
     /// <param name="servers">The number of servers, at least 1.</param>
     /// <param name="rule">Where the small ones go.</param>
+    /// <param name="allowIdle">Whether a server may hold no parameter, as where it has rows of tables to serve.</param>
     /// <exception cref="ArgumentException">
     /// Two parameters have one name, a length is negative, there is no server, or a server would hold nothing.
     /// </exception>
-    public static Placement Create(IReadOnlyList<ParameterSpec> parameters, int servers, PlacementRule rule = PlacementRule.ByLoad)
+    public static Placement Create(IReadOnlyList<ParameterSpec> parameters, int servers, PlacementRule rule = PlacementRule.ByLoad, bool allowIdle = false)
     {
         ArgumentNullException.ThrowIfNull(parameters);
         if (servers < 1) throw new ArgumentException($"{servers} parameter servers; there must be at least 1", nameof(servers));
@@ -63,7 +64,7 @@ public sealed class Placement
         };
         var placement = new Placement(servers, [.. parameters.Zip(homes, (parameter, home) => Slice(parameter, home, servers)).SelectMany(slices => slices)]);
         int idle = Array.IndexOf(placement.loads, 0);
-        if (idle < 0) return placement;
+        if (idle < 0 || allowIdle) return placement;
         throw new ArgumentException(
             rule == PlacementRule.ByLoad
                 ? $"{servers} servers are more than the {parameters.Count} parameters need, and server {idle} would hold nothing; use fewer servers"
