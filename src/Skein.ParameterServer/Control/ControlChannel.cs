@@ -1,5 +1,7 @@
 using System.Net.Sockets;
+using Grpc.Core;
 using Grpc.Net.Client;
+using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 
 namespace Skein.ParameterServer.Control;
@@ -32,5 +34,23 @@ internal static class ControlChannel
             MaxReceiveMessageSize = ControlHost.MaximumMessageLength,
             MaxSendMessageSize = ControlHost.MaximumMessageLength,
         });
+    }
+
+    /// <summary>The error behind a failed call: the other side's refusal, or why there was no connection.</summary>
+    /// <param name="error">What the call threw.</param>
+    /// <param name="otherwise">What to say when it is neither.</param>
+    public static SkeinException Explain(RpcException error, string otherwise)
+    {
+        if (error.StatusCode is StatusCode.FailedPrecondition or StatusCode.InvalidArgument)
+        {
+            return new ParameterServerException(error.Status.Detail, error);
+        }
+
+        for (Exception? cause = error.Status.DebugException; cause is not null; cause = cause.InnerException)
+        {
+            if (cause is JobAuthenticationException or RendezvousException) return (SkeinException)cause;
+        }
+
+        return new ParameterServerException(otherwise, error);
     }
 }

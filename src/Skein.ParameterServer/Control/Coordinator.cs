@@ -43,6 +43,7 @@ public sealed class Coordinator : IAsyncDisposable
     /// <summary>Stops: a job that has not ended fails by it. Tells the members, for at most 2 s.</summary>
     public async ValueTask DisposeAsync()
     {
+        if (stopping.IsCancellationRequested) return;
         await stopping.CancelAsync().ConfigureAwait(false);
         await ticking.ConfigureAwait(false);
         state.Fail("the coordinator was stopped before the job had ended");

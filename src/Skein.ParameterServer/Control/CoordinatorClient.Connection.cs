@@ -1,5 +1,4 @@
 using Grpc.Core;
-using Skein.Collectives;
 
 namespace Skein.ParameterServer.Control;
 
@@ -76,7 +75,7 @@ public sealed partial class CoordinatorClient
         {
             cancellationToken.ThrowIfCancellationRequested();
             ObjectDisposedException.ThrowIf(lifetime.IsCancellationRequested, this);
-            throw Explain(error, view.Failure ?? (view.Finished ? "the job has finished" : $"the coordinator at {address} was lost"));
+            throw ControlChannel.Explain(error, view.Failure ?? (view.Finished ? "the job has finished" : $"the coordinator at {address} was lost"));
         }
     }
 
@@ -91,21 +90,7 @@ public sealed partial class CoordinatorClient
             changed = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         }
 
-        if (next.HasEnded) ended.Cancel();
-    }
-
-    private static SkeinException Explain(RpcException error, string otherwise)
-    {
-        if (error.StatusCode is StatusCode.FailedPrecondition or StatusCode.InvalidArgument)
-        {
-            return new ParameterServerException(error.Status.Detail, error);
-        }
-
-        for (Exception? cause = error.Status.DebugException; cause is not null; cause = cause.InnerException)
-        {
-            if (cause is JobAuthenticationException or RendezvousException) return (SkeinException)cause;
-        }
-
-        return new ParameterServerException(otherwise, error);
+        // On threads of their own: what others do on it must not keep this one from hearing the coordinator.
+        if (next.HasEnded) _ = ended.CancelAsync();
     }
 }

@@ -114,7 +114,7 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
                 throw new RendezvousException($"waited {timeout.TotalSeconds:0.###} s for the coordinator at {address} to answer the registration", failed);
             }
 
-            throw Explain(failed, $"the coordinator at {address} could not be reached: {failed.Status.Detail}");
+            throw ControlChannel.Explain(failed, $"the coordinator at {address} could not be reached: {failed.Status.Detail}");
         }
     }
 

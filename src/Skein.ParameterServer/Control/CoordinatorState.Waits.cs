@@ -25,10 +25,10 @@ internal sealed partial class CoordinatorState
 
         return WaitAsync(
             () => round.Failure is { } failure ? throw new ParameterServerException(failure) : round.Result,
-            waited =>
+            () =>
             {
                 string missing = string.Join(", ", round.MissingOf(membership.AwaitedWorkers));
-                round.Fail($"worker {worker} waited {waited.TotalSeconds:0.###} s for worker(s) {missing} to contribute to the sum '{name}'");
+                round.Fail($"worker {worker} waited {options.Timeout.TotalSeconds:0.###} s for worker(s) {missing} to contribute to the sum '{name}'");
                 WakeWaiters();
                 return round.Failure!;
             },
@@ -65,10 +65,10 @@ internal sealed partial class CoordinatorState
                 ThrowUnlessAlive(worker);
                 return queue.Take(worker) is { } chunk ? new WorkItem(chunk) : null;
             },
-            waited =>
+            () =>
             {
                 string held = string.Join(", ", queue.Held.Select(pair => $"chunk {pair.Value} (worker {pair.Key})"));
-                return $"worker {worker} waited {waited.TotalSeconds:0.###} s for others to complete what they hold of epoch {epoch}: {held}";
+                return $"worker {worker} waited {options.Timeout.TotalSeconds:0.###} s for others to complete what they hold of epoch {epoch}: {held}";
             },
             cancellationToken);
     }
@@ -77,7 +77,7 @@ internal sealed partial class CoordinatorState
     /// Under the lock, asks <paramref name="poll"/> after every change until it has a result, or
     /// <paramref name="explain"/>, after the timeout, who waited for whom.
     /// </summary>
-    private async Task<T> WaitAsync<T>(Func<T?> poll, Func<TimeSpan, string> explain, CancellationToken cancellationToken)
+    private async Task<T> WaitAsync<T>(Func<T?> poll, Func<string> explain, CancellationToken cancellationToken)
         where T : class
     {
         long start = Stopwatch.GetTimestamp();
@@ -88,8 +88,7 @@ internal sealed partial class CoordinatorState
             {
                 if (membership.View.Failure is { } failure) throw new ParameterServerException(failure);
                 if (poll() is { } result) return result;
-                TimeSpan waited = Stopwatch.GetElapsedTime(start);
-                if (waited >= options.Timeout) throw new ParameterServerException(explain(waited));
+                if (Stopwatch.GetElapsedTime(start) >= options.Timeout) throw new ParameterServerException(explain());
                 change = changed.Task;
             }
 

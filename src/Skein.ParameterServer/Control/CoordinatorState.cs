@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Threading.Channels;
+using Microsoft.Extensions.Logging;
 
 namespace Skein.ParameterServer.Control;
 
@@ -92,11 +93,17 @@ internal sealed partial class CoordinatorState(CoordinatorOptions options)
             views.Writer.TryComplete(
                 member.State == MemberState.Lost ? new ParameterServerException($"{member} was taken for lost: {member.LossReason}") : null);
             audience.Remove(member);
+            if (member.State == MemberState.Lost && !view.Finished)
+            {
+                options.Logger?.LogWarning("{Member} was lost: {Reason}", member, member.LossReason);
+            }
+
             if (member.Registration is WorkerRegistration) ReleaseWork(member.Id);
         }
 
         if (view.HasEnded) ended.TrySetResult(view.Failure);
-        if (isNew) UpdateSums();
-        if (isNew) WakeWaiters();
+        if (!isNew) return;
+        UpdateSums();
+        WakeWaiters();
     }
 }

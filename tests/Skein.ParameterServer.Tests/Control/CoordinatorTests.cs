@@ -55,4 +55,56 @@ public class CoordinatorTests
             () => worker.WaitForAsync(_ => false, "nothing", Members.Limit));
         Assert.Equal(failure, seen.Message);
     }
+
+    [Fact]
+    public async Task In_an_elastic_job_the_chunk_of_a_lost_worker_is_handed_out_again()
+    {
+        await using Members job = await Members.StartAsync(options => options with { Workers = 2, Elastic = true });
+        CoordinatorClient worker0 = await job.WorkerAsync(0);
+        CoordinatorClient worker1 = await job.WorkerAsync(1);
+        CoordinatorClient joined = await job.WorkerAsync(WorkerRegistration.Extra);
+        Assert.Equal(2, joined.Id);
+
+        Assert.Equal(0, await worker1.TakeWorkAsync(0, 2, null));
+        Assert.Equal(1, await worker0.TakeWorkAsync(0, 2, null));
+        Assert.Equal(
+            "worker 2 divides epoch 0 into 3 chunks, but another worker into 2; start all workers with the same data",
+            (await Assert.ThrowsAsync<ParameterServerException>(() => joined.TakeWorkAsync(0, 3, null))).Message);
+        Task<int?> next = worker0.TakeWorkAsync(0, 2, 1);
+        Task<SumResult> sum = joined.SumAsync("loss", new double[] { 1, 2 });
+
+        await worker1.DisposeAsync();
+
+        Assert.Equal(0, await next.WaitAsync(Members.Limit));
+        Assert.Null(await worker0.TakeWorkAsync(0, 2, 0));
+        Assert.Null(await joined.TakeWorkAsync(0, 2, null));
+        Assert.Equal(0, await joined.TakeWorkAsync(1, 2, null));
+
+        await worker0.SumAsync("loss", new double[] { 10, 20 });
+        SumResult result = await sum.WaitAsync(Members.Limit);
+        Assert.Equal([11, 22], result.Sums);
+        Assert.Equal([0, 2], result.Workers);
+    }
+
+    [Fact]
+    public async Task Sums_are_added_in_the_order_of_ids_and_names_can_be_used_again()
+    {
+        await using Members job = await Members.StartAsync(options => options with { Workers = 3 });
+        CoordinatorClient[] workers = [await job.WorkerAsync(0), await job.WorkerAsync(1), await job.WorkerAsync(2)];
+        double[] values = [1e16, 1, -1e16];
+        double expected = 1e16 + 1 - 1e16;
+        for (int round = 0; round < 5; round++)
+        {
+            IEnumerable<int> order = Enumerable.Range(0, 3).Select(i => (i + round) % 3);
+            Task<SumResult>[] sums = [.. order.Select(i => workers[i].SumAsync("loss", new[] { values[i] }))];
+            foreach (SumResult sum in await Task.WhenAll(sums).WaitAsync(Members.Limit)) Assert.Equal([expected], sum.Sums);
+        }
+
+        Task<SumResult>[] mismatched = [.. workers.Select((worker, i) => worker.SumAsync("length", new double[i == 1 ? 2 : 1]))];
+        foreach (Task<SumResult> sum in mismatched)
+        {
+            Assert.Contains(
+                "values to the sum 'length'", (await Assert.ThrowsAsync<ParameterServerException>(() => sum.WaitAsync(Members.Limit))).Message);
+        }
+    }
 }
