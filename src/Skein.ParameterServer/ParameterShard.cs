@@ -102,7 +102,7 @@ public sealed class ParameterShard : IAsyncDisposable
     private async Task StartAsync(CancellationToken cancellationToken)
     {
         listener = AuthenticatedListener.Start(new IPEndPoint(options.Address, 0), options.Secret, logger);
-        control = await ShardControl.StartAsync(new IPEndPoint(options.Address, 0), options.Secret, Statistics, SaveCheckpointAsync, logger).ConfigureAwait(false);
+        control = await ShardControl.StartAsync(new IPEndPoint(options.Address, 0), options.Secret, Statistics, SaveCheckpointAsync, logger, cancellationToken).ConfigureAwait(false);
         var registration = new ServerRegistration(options.Address.ToString(), listener.Endpoint.Port, control.Endpoint.Port);
         coordinator = await CoordinatorClient.JoinAsync(
             options.CoordinatorHost, options.CoordinatorPort, options.Secret, registration, options.Timeout, cancellationToken).ConfigureAwait(false);

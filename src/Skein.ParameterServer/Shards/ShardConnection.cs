@@ -14,12 +14,14 @@ internal sealed unsafe class ShardConnection : IDisposable
     private const int MaximumLayoutBytes = 16 << 20;
     private const int MaximumRows = 1 << 22;
     private const int ChunkElements = 1 << 18;
+    private static readonly TimeSpan ToSayWhy = TimeSpan.FromSeconds(2);
 
     private readonly DataConnection stream;
     private readonly Action<ShardRequest> received;
     private readonly Action<ShardConnection> closed;
     private readonly BlockingCollection<Answer> answers = [];
     private readonly SemaphoreSlim credit;
+    private readonly Thread writer;
     private Staging? staging;
 
     /// <param name="stream">Owned from now on.</param>
@@ -34,8 +36,9 @@ internal sealed unsafe class ShardConnection : IDisposable
         this.closed = closed;
         Hello = hello;
         credit = new SemaphoreSlim(pushes);
+        writer = new Thread(Write) { IsBackground = true, Name = $"shard-write-{hello.Worker}" };
+        writer.Start();
         new Thread(Read) { IsBackground = true, Name = $"shard-read-{hello.Worker}" }.Start();
-        new Thread(Write) { IsBackground = true, Name = $"shard-write-{hello.Worker}" }.Start();
     }
 
     public PeerHello Hello { get; }
@@ -123,12 +126,14 @@ internal sealed unsafe class ShardConnection : IDisposable
             // What follows in the stream cannot be told any more.
             Refuse(header, error.Message);
             answers.CompleteAdding();
+            writer.Join(ToSayWhy);
         }
         catch (Exception error) when (error is IOException or ObjectDisposedException)
         {
-            Dispose();
+            // The peer is gone, or this side closed.
         }
 
+        Dispose();
         closed(this);
     }
 
