@@ -31,7 +31,6 @@ public sealed class Trainer
         this.optimizer = optimizer;
         this.loss = loss;
         parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
-        if (parameters.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
     }
 
     /// <inheritdoc cref="Trainer(nn.Module{Tensor, Tensor}, optim.Optimizer, Func{Tensor, Tensor, Tensor})"/>
@@ -89,6 +88,9 @@ public sealed class Trainer
         return TrainingThread.Run($"skein-evaluate-{Strategy.Rank}", () => Evaluate(data, cancellationToken));
     }
 
+    // A model's parameters may all be elsewhere.
+    private Device Device => parameters.Length > 0 ? parameters[0].device : CPU;
+
     private TrainingReport Fit(InMemoryDataset data, int epochs, CancellationToken cancellationToken)
     {
         Strategy.Attach(model);
@@ -96,7 +98,7 @@ public sealed class Trainer
         MaterializeParameterGroups();
         var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, Seed);
         var history = new LossHistory(TrainingReport.LossHistoryLimit);
-        var batch = new StepBatch(model.call, loss, data, parameters[0].device, GradientAccumulation) { Slowdown = Slowdown };
+        var batch = new StepBatch(model.call, loss, data, Device, GradientAccumulation) { Slowdown = Slowdown };
         long steps = 0, samples = 0, epochSamples = 0;
         double epochLoss = 0;
         int epoch = 0;
@@ -187,7 +189,7 @@ public sealed class Trainer
                 (int start, int count) = sampler.LocalSlice(i);
                 if (count == 0) continue;
                 using DisposeScope scope = NewDisposeScope();
-                (Tensor features, Tensor labels) = data.Gather(order.narrow(0, start, count), parameters[0].device);
+                (Tensor features, Tensor labels) = data.Gather(order.narrow(0, start, count), Device);
                 Tensor output = model.call(features);
                 classes &= output.dim() == 2;
                 lossSum += loss(output, labels).ToDouble() * count;
