@@ -253,8 +253,10 @@ internal sealed unsafe class ShardProtocol : IDisposable
     {
         if (contributions.Count == 0 || !clocks.Workers.All(contributions.ContainsKey)) return;
         StagedPush[] pushes = [.. contributions.Values];
-        model!.Combine(pushes);
-        model.Apply(pushes[0], pushes[0].Header.LearningRate);
+        StagedPush sum = pool!.Rent();
+        model!.Combine(pushes, sum);
+        model.Apply(sum, pushes[0].Header.LearningRate);
+        sum.Release();
         stepLoss = pushes.Sum(static push => push.Header.Loss);
         stopRequested |= pushes.Any(static push => push.Header.Flags.HasFlag(MessageFlags.Stop));
         foreach (StagedPush push in pushes)

@@ -34,6 +34,32 @@ public sealed class ReplicationTests
     }
 
     [Fact]
+    public async Task A_backup_has_the_same_sums_of_several_workers()
+    {
+        float[] initial = Numbers.Random(3, 300_000);
+        float[] undisturbed = await TrainAsync(lose: false);
+        Assert.Equal(undisturbed, await TrainAsync(lose: true));
+
+        async Task<float[]> TrainAsync(bool lose)
+        {
+            await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 1, Workers = 3 }, replicas: 2);
+            JobWorker[] workers = [.. await Task.WhenAll(Enumerable.Range(0, 3).Select(rank => job.WorkerAsync(rank, initial)))];
+            for (int clock = 0; clock < 8; clock++)
+            {
+                // Half-way the primary has one of the three gradients of a step.
+                if (clock == 4) workers[0].Push(clock, Gradient(clock, 0));
+                if (clock == 4 && lose) await job.Shards[0].DisposeAsync();
+                await Task.WhenAll(workers.Index().Select(worker => Task.Run(() =>
+                    clock == 4 && worker.Index == 0 ? worker.Item.Pull(clock + 1) : worker.Item.PushPull(clock, Gradient(clock, worker.Index)))));
+            }
+
+            return workers[2].Values;
+        }
+
+        float[] Gradient(int clock, int rank) => Numbers.Random((clock * 3) + rank, initial.Length);
+    }
+
+    [Fact]
     public async Task Without_a_backup_a_lost_shard_ends_the_job_naming_it()
     {
         await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 2, Workers = 1 });
