@@ -14,6 +14,7 @@ internal sealed record TrainPlan
 
     public required Workload Workload { get; init; }
     public required string Model { get; init; }
+    public required Hyperparameters Defaults { get; init; }
     public required string Strategy { get; init; }
     public required int WorldSize { get; init; }
     public required int Epochs { get; init; }
@@ -35,12 +36,14 @@ internal sealed record TrainPlan
     {
         string name = OneOf("workload", options.Workload, Workload.All.Select(known => known.Name));
         Workload workload = Workload.Find(name)!;
-        Hyperparameters defaults = workload.Defaults;
+        string model = OneOf($"model of {name}", options.Model ?? workload.Models[0].Name, workload.Models.Select(known => known.Name));
+        Hyperparameters defaults = workload.DefaultsOf(model);
         AtLeast("--workers", worldSize, 1);
         var plan = new TrainPlan
         {
             Workload = workload,
-            Model = OneOf($"model of {name}", options.Model ?? workload.Models[0].Name, workload.Models.Select(model => model.Name)),
+            Model = model,
+            Defaults = defaults,
             Strategy = OneOf("strategy", options.Strategy ?? (worldSize == 1 ? "single" : "ddp"), Strategies),
             WorldSize = worldSize,
             Epochs = (int)AtLeast("--epochs", options.Epochs ?? defaults.Epochs, 1),

@@ -41,20 +41,22 @@ internal static class TrainWorker
             GradientAccumulation = plan.GradientAccumulation,
             MaxSteps = plan.MaxSteps,
             Seed = plan.Seed,
-            LearningRate = step => plan.Workload.Defaults.LearningRateAt(step, plan.LearningRate),
+            LearningRate = step => plan.Defaults.LearningRateAt(step, plan.LearningRate),
             StepCompleted = directory is null ? null : new TrainProgress(directory, plan.Epochs, options.Verbose).Report,
         };
         long bytesBefore = group?.BytesSent ?? 0;
         TrainingReport report = await trainer.FitAsync(data.Train, plan.Epochs, cancellationToken);
         long bytesSent = (group?.BytesSent ?? 0) - bytesBefore;
         EvaluationReport evaluation = await trainer.EvaluateAsync(data.Test, cancellationToken);
+        // While the other ranks are there, which wait for this one below.
+        IReadOnlyDictionary<string, double>? metrics = place.Rank == 0 ? Evaluate(plan.Workload, model, data) : null;
 
         string checksum = ParameterChecksum.Agree(group, model);
         RankUsage[] usage = RankUsage.Gather(group, report, bytesSent);
         if (directory is not null)
         {
             foreach (RankUsage rank in usage) directory.AddMetrics(rank);
-            TrainSummary summary = Summarize(plan, group, model, report, evaluation, usage, checksum, directory.Path);
+            TrainSummary summary = Summarize(plan, group, model, report, evaluation, metrics, usage, checksum, directory.Path);
             directory.Write("summary.json", summary);
             Console.WriteLine(options.Json ? JsonSerializer.Serialize(summary, TrainSummary.Json) : summary.ForPeople());
         }
@@ -80,12 +82,18 @@ internal static class TrainWorker
 
     private static optim.Optimizer CreateOptimizer(TrainPlan plan, nn.Module model) => plan.Optimizer switch
     {
-        "sgd" => optim.SGD(model.parameters(), plan.LearningRate),
-        "momentum" => optim.SGD(model.parameters(), plan.LearningRate, momentum: 0.9),
-        "adam" => optim.Adam(model.parameters(), plan.LearningRate),
-        "adamw" => optim.AdamW(model.parameters(), plan.LearningRate),
+        "sgd" => optim.SGD(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
+        "momentum" => optim.SGD(model.parameters(), plan.LearningRate, momentum: 0.9, weight_decay: plan.Defaults.WeightDecay ?? 0),
+        "adam" => optim.Adam(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
+        "adamw" => optim.AdamW(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0.01),
         _ => throw new ArgumentOutOfRangeException(nameof(plan), plan.Optimizer, "no such optimizer"),
     };
+
+    private static IReadOnlyDictionary<string, double>? Evaluate(Workload workload, nn.Module<Tensor, Tensor> model, WorkloadData data)
+    {
+        model.eval();
+        return workload.Evaluate?.Invoke(model, data);
+    }
 
     private static object Describe(TrainPlan plan) => new
     {
@@ -98,7 +106,8 @@ internal static class TrainWorker
         plan.BatchSize,
         plan.Optimizer,
         plan.LearningRate,
-        plan.Workload.Defaults.WarmupSteps,
+        plan.Defaults.WarmupSteps,
+        plan.Defaults.WeightDecay,
         plan.Precision,
         plan.GradientAccumulation,
         plan.Device,
@@ -118,9 +127,12 @@ internal static class TrainWorker
         nn.Module model,
         TrainingReport report,
         EvaluationReport evaluation,
+        IReadOnlyDictionary<string, double>? metrics,
         RankUsage[] usage,
         string checksum,
-        string directory) => new()
+        string directory)
+    {
+        return new TrainSummary
         {
             Workload = plan.Workload.Name,
             Model = plan.Model,
@@ -135,6 +147,10 @@ internal static class TrainWorker
             TrainLoss = report.TrainLoss,
             TestLoss = evaluation.Loss,
             TestAccuracy = evaluation.Accuracy,
+            TestRmse = Metric("test_rmse"),
+            BaselineRmseGlobalMean = Metric("baseline_rmse_global_mean"),
+            BaselineRmseBiases = Metric("baseline_rmse_biases"),
+            RecallAt10 = Metric("recall_at_10"),
             LossHistory = report.LossHistory,
             SamplesPerSecond = report.SamplesPerSecond,
             WallSeconds = report.WallTime.TotalSeconds,
@@ -148,4 +164,7 @@ internal static class TrainWorker
             Compression = group is null ? null : "none",
             RunDirectory = directory,
         };
+
+        double? Metric(string name) => metrics is not null && metrics.TryGetValue(name, out double value) ? value : null;
+    }
 }
