@@ -69,7 +69,7 @@ internal static class ParameterServerCommand
     {
         int workers = CommandLine.AtLeastOne(parsed, Workers);
         ServerOptions server = ParameterServerSyntax.Read(parsed);
-        JobSettings settings = server.ToSettings(workers, "sgd", parsed.GetValue(CommonOptions.Seed), LauncherEnvironment.ReadTimeout() ?? TimeSpan.FromSeconds(300));
+        JobSettings settings = server.ToSettings(workers, "sgd", 0, parsed.GetValue(CommonOptions.Seed), LauncherEnvironment.ReadTimeout() ?? TimeSpan.FromSeconds(300));
         using var interruption = new Interruptible(cancellationToken);
         await using var coordinator = await Coordinator.StartAsync(new CoordinatorOptions
         {

@@ -80,9 +80,31 @@ public sealed class TrainTests : IDisposable
         AssertSameLosses(Losses(await TrainAsync("one", "--workers", "1")), Losses(result));
     }
 
-    private async Task<JsonElement> TrainAsync(string run, params string[] options)
+    [Theory]
+    [InlineData("mf", 2)]
+    [InlineData("mf", 3)]
+    [InlineData("two-tower", 2)]
+    public async Task Ratings_are_learned_alike_by_any_number_of_workers(string model, int workers)
     {
-        await using var process = SkeinProcess.Start([.. Fifty, "--run-dir", Path.Combine(directory, run), .. options]);
+        string[] arguments = ["train", "lecture-ratings", "--model", model, "--max-steps", "50", "--json"];
+        var single = await RunAsync(arguments, "one", "--workers", "1");
+        var job = await RunAsync(arguments, "many", "--workers", $"{workers}");
+        AssertSameLosses(Losses(single), Losses(job));
+        foreach (string metric in (string[])["test_rmse", "baseline_rmse_global_mean", "baseline_rmse_biases"])
+        {
+            Assert.Equal(single.GetProperty(metric).GetDouble(), job.GetProperty(metric).GetDouble(), 1e-3);
+        }
+
+        Assert.InRange(job.GetProperty("recall_at_10").GetDouble(), 0, 1);
+        Assert.Equal(JsonValueKind.Null, job.GetProperty("test_accuracy").ValueKind);
+        Assert.Equal(JsonValueKind.Null, (await TrainAsync("digits")).GetProperty("recall_at_10").ValueKind);
+    }
+
+    private Task<JsonElement> TrainAsync(string run, params string[] options) => RunAsync(Fifty, run, options);
+
+    private async Task<JsonElement> RunAsync(string[] arguments, string run, params string[] options)
+    {
+        await using var process = SkeinProcess.Start([.. arguments, "--run-dir", Path.Combine(directory, run), .. options]);
         var code = await process.ExitAsync();
         Assert.True(code == 0, string.Join('\n', process.Errors));
         Assert.Empty(process.Descendants);

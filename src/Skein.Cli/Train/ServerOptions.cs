@@ -35,10 +35,11 @@ internal sealed record ServerOptions
     /// <summary>Checks, and puts together what the members of the job agree on.</summary>
     /// <param name="workers">The number of workers that the job begins with.</param>
     /// <param name="optimizer">The optimizer that a single process would run.</param>
+    /// <param name="weightDecay">The weight decay of that.</param>
     /// <param name="seed">What tables begin with follows from it.</param>
     /// <param name="timeout">The longest wait.</param>
     /// <exception cref="UsageException">Something is unknown or does not fit.</exception>
-    public JobSettings ToSettings(int workers, string optimizer, long seed, TimeSpan timeout)
+    public JobSettings ToSettings(int workers, string optimizer, double weightDecay, long seed, TimeSpan timeout)
     {
         if (Servers < 1) throw new UsageException($"--servers is {Servers}: give a whole number from 1");
         if (Replicas is not (1 or 2)) throw new UsageException($"--replicas is {Replicas}: give 1, or 2 for a backup of each shard");
@@ -60,7 +61,7 @@ internal sealed record ServerOptions
             Workers = workers,
             Consistency = consistency.ToString(),
             StalenessWeighting = weighting.ToString(),
-            Optimizer = Parsed(name, ServerOptimizerOptions.Parse),
+            Optimizer = Parsed(name, ServerOptimizerOptions.Parse) with { WeightDecay = weightDecay },
             DelayCompensation = DelayCompensation,
             Elastic = Balance,
             AllowNonFinite = AllowNonFinite,

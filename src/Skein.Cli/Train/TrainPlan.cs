@@ -18,6 +18,7 @@ internal sealed record TrainPlan
 
     public required Workload Workload { get; init; }
     public required string Model { get; init; }
+    public required Hyperparameters Defaults { get; init; }
     public required string Strategy { get; init; }
     public required int WorldSize { get; init; }
     public required int Epochs { get; init; }
@@ -45,12 +46,14 @@ internal sealed record TrainPlan
     {
         string name = OneOf("workload", options.Workload, Workload.All.Select(known => known.Name));
         Workload workload = Workload.Find(name)!;
-        Hyperparameters defaults = workload.Defaults;
+        string model = OneOf($"model of {name}", options.Model ?? workload.Models[0].Name, workload.Models.Select(known => known.Name));
+        Hyperparameters defaults = workload.DefaultsOf(model);
         AtLeast("--workers", worldSize, 1);
         var plan = new TrainPlan
         {
             Workload = workload,
-            Model = OneOf($"model of {name}", options.Model ?? workload.Models[0].Name, workload.Models.Select(model => model.Name)),
+            Model = model,
+            Defaults = defaults,
             Strategy = OneOf("strategy", options.Strategy ?? (worldSize == 1 ? "single" : "ddp"), Strategies),
             WorldSize = worldSize,
             Epochs = (int)AtLeast("--epochs", options.Epochs ?? defaults.Epochs, 1),
@@ -100,7 +103,7 @@ internal sealed record TrainPlan
         }
 
         TimeSpan timeout = LauncherEnvironment.ReadTimeout() ?? TimeSpan.FromSeconds(300);
-        return options.Server.ToSettings(plan.WorldSize, plan.Optimizer, plan.Seed, timeout) with
+        return options.Server.ToSettings(plan.WorldSize, plan.Optimizer, plan.Defaults.WeightDecay ?? 0, plan.Seed, timeout) with
         {
             CheckpointDirectory = options.CheckpointDirectory is { } directory ? Path.GetFullPath(directory) : null,
             CheckpointEvery = options.CheckpointEvery is { } every ? AtLeast("--checkpoint-every", every, 1) : 0,
