@@ -104,6 +104,7 @@ public sealed class Trainer
         int epoch = 0;
         bool stopped = false;
         TimeSpan communicationAtStart = Strategy.CommunicationTime;
+        using var collection = new CollectionPoint();
         long start = Stopwatch.GetTimestamp();
 
         for (; epoch < epochs && !stopped && steps < (MaxSteps ?? long.MaxValue); epoch++)
@@ -120,6 +121,7 @@ public sealed class Trainer
                 epochLoss += (double)stepLoss * batch.GlobalSize;
                 epochSamples += batch.GlobalSize;
                 samples += batch.GlobalSize;
+                collection.Pass();
                 if (stopped || steps == MaxSteps) break;
             }
         }
@@ -183,6 +185,7 @@ public sealed class Trainer
             var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, shuffle: false);
             using Tensor order = tensor(sampler.Order.ToArray());
             double lossSum = 0, correct = 0, seen = 0;
+            using var collection = new CollectionPoint();
             bool classes = data.Labels.dtype == ScalarType.Int64 && data.Labels.dim() == 1;
             for (int i = 0; i < sampler.BatchesPerEpoch && !cancellationToken.IsCancellationRequested; i++)
             {
@@ -195,6 +198,7 @@ public sealed class Trainer
                 lossSum += loss(output, labels).ToDouble() * count;
                 if (classes) correct += output.argmax(1).eq(labels).sum().ToInt64();
                 seen += count;
+                collection.Pass();
             }
 
             // A rank that was cancelled says so here, or the others would wait for it.
