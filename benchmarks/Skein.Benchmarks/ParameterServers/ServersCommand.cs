@@ -10,5 +10,8 @@ internal static class ServersCommand
     public static Command Create() => new("parameter-server", "Benchmarks of parameter servers")
     {
         ThroughputBenchmark.Command(),
+        StragglerBenchmark.Command(),
+        StalenessBenchmark.Command(),
+        SparseBenchmark.Command(),
     };
 }

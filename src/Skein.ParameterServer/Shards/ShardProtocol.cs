@@ -253,6 +253,14 @@ internal sealed unsafe class ShardProtocol : IDisposable
     {
         if (contributions.Count == 0 || !clocks.Workers.All(contributions.ContainsKey)) return;
         StagedPush[] pushes = [.. contributions.Values];
+        if (pushes.Length > 1 && pushes[0].IsShared)
+        {
+            // The backup is still being sent what the worker pushed, so the sum goes elsewhere.
+            StagedPush own = pushes[0].Copy();
+            pushes[0].Release();
+            pushes[0] = own;
+        }
+
         model!.Combine(pushes);
         model.Apply(pushes[0], pushes[0].Header.LearningRate);
         stepLoss = pushes.Sum(static push => push.Header.Loss);

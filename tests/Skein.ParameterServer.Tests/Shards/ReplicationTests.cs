@@ -34,6 +34,20 @@ public sealed class ReplicationTests
     }
 
     [Fact]
+    public async Task A_backup_adds_up_what_each_worker_pushed_while_the_primary_adds_it_up_too()
+    {
+        const int length = 3_000_000, steps = 6, workerCount = 3;
+        await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 1, Workers = workerCount }, replicas: 2);
+        JobWorker[] workers = [.. await Task.WhenAll(Enumerable.Range(0, workerCount).Select(rank => job.WorkerAsync(rank, new float[length])))];
+        float[] ones = [.. Enumerable.Repeat(1f, length)];
+        for (int clock = 0; clock < steps; clock++) await Task.WhenAll(workers.Select(worker => Task.Run(() => worker.PushPull(clock, ones))));
+        await job.Shards[0].DisposeAsync();
+        workers[0].Pull(steps);
+        Assert.Equal(1, workers[0].Coordinator.View.Shards[0].Generation);
+        Assert.Equal([-steps * workerCount], workers[0].Values.Distinct());
+    }
+
+    [Fact]
     public async Task Without_a_backup_a_lost_shard_ends_the_job_naming_it()
     {
         await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 2, Workers = 1 });
