@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
 
@@ -17,8 +16,6 @@ namespace Skein.Benchmarks;
 /// </remarks>
 internal static class AllReduceBenchmark
 {
-    private static readonly (string Name, string Value)[] KeepFreedMemory = [("MALLOC_MMAP_MAX_", "0"), ("MALLOC_TRIM_THRESHOLD_", "4294967296")];
-
     private static readonly Argument<string> Peers = new("peers") { Description = "The folder of allreduce_mpi.c and allreduce_gloo.py" };
     private static readonly Option<int> Processes = new("--procs") { DefaultValueFactory = static _ => 2 };
     private static readonly Option<int> Rounds = new("--rounds") { DefaultValueFactory = static _ => 3 };
@@ -37,7 +34,7 @@ internal static class AllReduceBenchmark
         string folder = parsed.GetValue(Peers)!;
         string n = parsed.GetValue(Processes).ToString(CultureInfo.InvariantCulture);
         string mpi = Path.Combine(Path.GetTempPath(), $"skein-benchmark-{Environment.ProcessId}");
-        await OutputAsync("mpicc", ["-O3", Path.Combine(folder, "allreduce_mpi.c"), "-o", mpi], cancellationToken);
+        await ChildProcess.OutputAsync("mpicc", ["-O3", Path.Combine(folder, "allreduce_mpi.c"), "-o", mpi], cancellationToken);
         string[] mpirun = ["--allow-run-as-root", "--oversubscribe", "--mca", "oob_tcp_if_include", "lo", "-x", "MALLOC_MMAP_MAX_", "-x", "MALLOC_TRIM_THRESHOLD_", "-np", n];
         string[] overTcp = ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo"];
         string[] bench = ["bench", "allreduce", "-n", n, "--json"];
@@ -101,7 +98,7 @@ internal static class AllReduceBenchmark
 
     private static async Task<Dictionary<long, double>> SkeinAsync(string program, string[] arguments, CancellationToken cancellationToken)
     {
-        string output = await OutputAsync(program, arguments, cancellationToken);
+        string output = await ChildProcess.OutputAsync(program, arguments, cancellationToken);
         JsonElement report = JsonDocument.Parse(output.Trim().Split('\n')[^1]).RootElement;
         return report.GetProperty("results").EnumerateArray().ToDictionary(
             result => result.GetProperty("bytes").GetInt64(),
@@ -112,19 +109,9 @@ internal static class AllReduceBenchmark
 
     private static async Task<Dictionary<long, double>> PeerAsync(string program, string[] arguments, CancellationToken cancellationToken)
     {
-        string output = await OutputAsync(program, arguments, cancellationToken);
+        string output = await ChildProcess.OutputAsync(program, arguments, cancellationToken);
         string[][] rows = [.. output.Split('\n').Select(line => line.Split(',')).Where(row => row.Length > 5 && long.TryParse(row[2], out _))];
         return rows.ToDictionary(row => long.Parse(row[2], CultureInfo.InvariantCulture), row => double.Parse(row[4], CultureInfo.InvariantCulture));
-    }
-
-    private static async Task<string> OutputAsync(string program, string[] arguments, CancellationToken cancellationToken)
-    {
-        var start = new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true };
-        foreach ((string name, string value) in KeepFreedMemory) start.Environment[name] = value;
-        using Process process = Process.Start(start)!;
-        string output = await process.StandardOutput.ReadToEndAsync(cancellationToken);
-        await process.WaitForExitAsync(cancellationToken);
-        return process.ExitCode == 0 ? output : throw new InvalidOperationException($"{program} {string.Join(' ', arguments)} failed with exit code {process.ExitCode}");
     }
 
     private static string Size(long bytes) => bytes >= 1 << 20 ? $"{bytes >> 20} MiB" : $"{bytes >> 10} KiB";

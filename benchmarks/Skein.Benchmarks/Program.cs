@@ -1,10 +1,13 @@
 using System.CommandLine;
 using Skein.Benchmarks;
+using Skein.Benchmarks.ParameterServers;
 
-// Whole-process benchmarks: dotnet run -c Release --project benchmarks/Skein.Benchmarks -- ddp | allreduce PEERS
+// Whole-process benchmarks: dotnet run -c Release --project benchmarks/Skein.Benchmarks -- allreduce PEERS | ddp | parameter-server MODE
 return await new RootCommand("Benchmarks of whole processes")
 {
     AllReduceBenchmark.Command(),
     DataParallelBenchmark.Command(),
     DataParallelWorker.Command(),
+    LoopbackBaseline.PeerCommand(),
+    ServersCommand.Create(),
 }.Parse(args).InvokeAsync();

@@ -13,6 +13,7 @@ internal sealed class TrainProgress(RunDirectory directory, int epochs, bool eve
 
     public void Report(StepInfo step)
     {
+        TimeSpan now = Stopwatch.GetElapsedTime(start);
         directory.AddMetrics(new
         {
             step.Step,
@@ -20,11 +21,11 @@ internal sealed class TrainProgress(RunDirectory directory, int epochs, bool eve
             step.Loss,
             step.LearningRate,
             step.Samples,
+            ElapsedSeconds = now.TotalSeconds,
             ComputeSeconds = step.ComputeTime.TotalSeconds,
             CommunicationSeconds = step.CommunicationTime.TotalSeconds,
         });
         samples += step.Samples;
-        TimeSpan now = Stopwatch.GetElapsedTime(start);
         if (!everyStep && now < due) return;
         due = now + Interval;
         Console.Error.WriteLine($"epoch {step.Epoch + 1}/{epochs}  step {step.Step}  loss {step.Loss:0.0000}  {samples / now.TotalSeconds:0} samples/s");
