@@ -46,6 +46,9 @@ internal sealed unsafe class StagedPush
 
     public bool HasSlice(int index) => Present.Length == 0 || Present[index] != 0;
 
+    /// <summary>Whether somebody else still reads it.</summary>
+    public bool IsShared => Volatile.Read(ref references) > 1;
+
     public void Share() => Interlocked.Increment(ref references);
 
     public void Release()
@@ -63,6 +66,18 @@ internal sealed unsafe class StagedPush
         Sparse.Clear();
         Finite = true;
         Released = null;
+    }
+
+    /// <summary>A push of the same content, for whoever wants to change it.</summary>
+    public StagedPush Copy()
+    {
+        StagedPush copy = pool.Rent();
+        copy.Header = Header;
+        copy.Finite = Finite;
+        copy.Present = [.. Present];
+        copy.Sparse.AddRange(Sparse);
+        Buffer.MemoryCopy(dense, copy.dense, length * sizeof(float), length * sizeof(float));
+        return copy;
     }
 
     internal void Free() => NativeMemory.AlignedFree(dense);
