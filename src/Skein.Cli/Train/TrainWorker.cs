@@ -61,7 +61,7 @@ internal static class TrainWorker
         if (directory is not null)
         {
             foreach (RankUsage rank in usage) directory.AddMetrics(rank);
-            TrainSummary summary = Summarize(plan, group, model, report, evaluation, usage, checksum, directory.Path);
+            TrainSummary summary = Summarize(plan, group, servers is { Settings.Elastic: true }, model, report, evaluation, usage, checksum, directory.Path);
             if (servers is not null) summary = await ServerUsage.AddAsync(summary, servers, cancellationToken);
             directory.Write("summary.json", summary);
             Console.WriteLine(options.Json ? JsonSerializer.Serialize(summary, TrainSummary.Json) : summary.ForPeople());
@@ -130,6 +130,7 @@ internal static class TrainWorker
     private static TrainSummary Summarize(
         TrainPlan plan,
         ProcessGroup? group,
+        bool elastic,
         nn.Module model,
         TrainingReport report,
         EvaluationReport evaluation,
@@ -151,7 +152,8 @@ internal static class TrainWorker
             TestLoss = evaluation.Loss,
             TestAccuracy = evaluation.Accuracy,
             LossHistory = report.LossHistory,
-            SamplesPerSecond = report.SamplesPerSecond,
+            // In an elastic job each worker knows its own only.
+            SamplesPerSecond = elastic ? usage.Sum(rank => rank.Samples) / report.WallTime.TotalSeconds : report.SamplesPerSecond,
             WallSeconds = report.WallTime.TotalSeconds,
             ComputeSeconds = report.ComputeTime.TotalSeconds,
             CommunicationSeconds = report.CommunicationTime.TotalSeconds,
