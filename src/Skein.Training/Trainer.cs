@@ -100,8 +100,8 @@ public sealed class Trainer
         var history = new LossHistory(TrainingReport.LossHistoryLimit);
         var batch = new StepBatch(model.call, loss, data, Device, GradientAccumulation) { Slowdown = Slowdown };
         long steps = 0, samples = 0, epochSamples = 0;
-        double epochLoss = 0;
-        int epoch = 0;
+        double epochLoss = 0, trainLoss = double.NaN;
+        int epoch = 0, passes = 0;
         bool stopped = false;
         TimeSpan communicationAtStart = Strategy.CommunicationTime;
         using var collection = new CollectionPoint();
@@ -124,6 +124,10 @@ public sealed class Trainer
                 collection.Pass();
                 if (stopped || steps == MaxSteps) break;
             }
+
+            // A worker that the last epoch left nothing for tells the loss of the one before.
+            if (epochSamples > 0) trainLoss = epochLoss / epochSamples;
+            if (epochSamples == data.Count || (!stopped && steps != MaxSteps)) passes++;
         }
 
         Strategy.Complete();
@@ -133,9 +137,9 @@ public sealed class Trainer
         return new TrainingReport
         {
             Steps = steps,
-            Epochs = (int)(samples / data.Count),
+            Epochs = passes,
             Samples = samples,
-            TrainLoss = epochLoss / epochSamples,
+            TrainLoss = trainLoss,
             LossHistory = history.ToArray(),
             WallTime = wall,
             ComputeTime = wall - communication,

@@ -49,6 +49,7 @@ internal sealed record TrainSummary
     public double? MeanStaleness { get; init; }
     public long? MaxStaleness { get; init; }
     public IReadOnlyList<long>? StalenessHistogram { get; init; }
+    public IReadOnlyList<long>? ServerUpdates { get; init; }
     public long? ResumedFromStep { get; init; }
     public int Restarts { get; init; }
     public required string RunDirectory { get; init; }

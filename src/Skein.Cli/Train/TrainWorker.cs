@@ -26,16 +26,19 @@ internal static class TrainWorker
 
         // Before the ranks meet: what is missing on all is then said at once and by each.
         using WorkloadData data = await plan.Workload.LoadDataAsync(cancellationToken);
-        using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(plan.Model, plan.Seed, plan.Servers is null ? null : static spec => new RemoteEmbedding(spec)).to(device);
+        bool aggregates = options.Server.Aggregate > 1;
+        using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(
+            plan.Model, plan.Seed, plan.Servers is null || aggregates ? null : static spec => new RemoteEmbedding(spec)).to(device);
         using optim.Optimizer optimizer = CreateOptimizer(plan, model);
-        await using ProcessGroup? group = plan.Strategy == "ddp" ? await JoinAsync(plan, place, cancellationToken) : null;
+        await using ProcessGroup? group = plan.Strategy == "ddp" || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
         using Strategy strategy = plan.Strategy switch
         {
-            TrainPlan.ParameterServer => await JoinServersAsync(options, cancellationToken),
+            TrainPlan.ParameterServer when aggregates => await HostAggregatedServers.JoinAsync(group!, options.Server.Aggregate, Job(options), cancellationToken),
+            TrainPlan.ParameterServer => await ParameterServerStrategy.JoinAsync(Job(options), cancellationToken),
             "ddp" => new DataParallel(group!, new DataParallelOptions { BucketBytes = plan.BucketBytes }),
             _ => new SingleProcess(),
         };
-        var servers = strategy as ParameterServerStrategy;
+        ParameterServerStrategy? servers = strategy as ParameterServerStrategy ?? (strategy as HostAggregatedServers)?.Leader;
         int id = strategy.Rank;
 
         using RunDirectory? directory = id == 0 ? RunDirectory.Create(options.RunDirectory, plan.Workload.Name) : null;
@@ -51,9 +54,9 @@ internal static class TrainWorker
             LearningRate = step => plan.Defaults.LearningRateAt(step, plan.LearningRate),
             StepCompleted = directory is null ? null : new TrainProgress(directory, plan.Epochs, options.Verbose).Report,
         };
-        long bytesBefore = group?.BytesSent ?? servers?.BytesSent ?? 0;
+        long bytesBefore = BytesSent();
         TrainingReport report = await trainer.FitAsync(data.Train, plan.Epochs, cancellationToken);
-        long bytesSent = (group?.BytesSent ?? servers?.BytesSent ?? 0) - bytesBefore;
+        long bytesSent = BytesSent() - bytesBefore;
         EvaluationReport evaluation = await trainer.EvaluateAsync(data.Test, cancellationToken);
         // While the other ranks are there, which wait for this one below.
         IReadOnlyDictionary<string, double>? metrics = strategy.Rank == 0 ? Evaluate(plan.Workload, model, data) : null;
@@ -63,7 +66,7 @@ internal static class TrainWorker
         if (directory is not null)
         {
             foreach (RankUsage rank in usage) directory.AddMetrics(rank);
-            TrainSummary summary = Summarize(plan, group, model, report, evaluation, metrics, usage, checksum, directory.Path);
+            TrainSummary summary = Summarize(plan, group, servers is { Settings.Elastic: true }, model, report, evaluation, metrics, usage, checksum, directory.Path);
             if (servers is not null) summary = await ServerUsage.AddAsync(summary, servers, cancellationToken);
             directory.Write("summary.json", summary);
             Console.WriteLine(options.Json ? JsonSerializer.Serialize(summary, TrainSummary.Json) : summary.ForPeople());
@@ -71,11 +74,12 @@ internal static class TrainWorker
 
         if (servers is not null) await servers.LeaveAsync();
         return 0;
+
+        long BytesSent() => (group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0);
     }
 
-    private static Task<ParameterServerStrategy> JoinServersAsync(TrainOptions options, CancellationToken cancellationToken) =>
-        ParameterServerStrategy.JoinAsync(
-            options.Coordinator is { } address ? ParameterServerOptions.FromEnvironment(address) : ParameterServerOptions.FromEnvironment(), cancellationToken);
+    private static ParameterServerOptions Job(TrainOptions options) =>
+        options.Coordinator is { } address ? ParameterServerOptions.FromEnvironment(address) : ParameterServerOptions.FromEnvironment();
 
     private static Task<ProcessGroup> JoinAsync(TrainPlan plan, ProcessGroupOptions place, CancellationToken cancellationToken) =>
         ProcessGroup.InitializeAsync(
@@ -139,6 +143,7 @@ internal static class TrainWorker
     private static TrainSummary Summarize(
         TrainPlan plan,
         ProcessGroup? group,
+        bool elastic,
         nn.Module model,
         TrainingReport report,
         EvaluationReport evaluation,
@@ -167,7 +172,8 @@ internal static class TrainWorker
             BaselineRmseBiases = Metric("baseline_rmse_biases"),
             RecallAt10 = Metric("recall_at_10"),
             LossHistory = report.LossHistory,
-            SamplesPerSecond = report.SamplesPerSecond,
+            // In an elastic job each worker knows its own only.
+            SamplesPerSecond = elastic ? usage.Sum(rank => rank.Samples) / report.WallTime.TotalSeconds : report.SamplesPerSecond,
             WallSeconds = report.WallTime.TotalSeconds,
             ComputeSeconds = report.ComputeTime.TotalSeconds,
             CommunicationSeconds = report.CommunicationTime.TotalSeconds,

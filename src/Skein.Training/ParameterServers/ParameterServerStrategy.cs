@@ -29,7 +29,7 @@ public sealed class ParameterServerStrategy : Strategy
     private RemoteEmbedding[] embeddings = [];
     private Parameter[] parameters = [];
     private ParameterMemory[] values = [];
-    private (int Epoch, int Chunk)? work;
+    private (int Epoch, int Chunk)? work, pushed;
     private long clock;
     private long sums;
     private int rank;
@@ -43,7 +43,7 @@ public sealed class ParameterServerStrategy : Strategy
         timeout = TimeSpan.FromSeconds(Settings.TimeoutSeconds);
         Synchronous = Consistency.Parse(Settings.Consistency).Synchronous;
         rank = coordinator.Id;
-        worldSize = Settings.Workers;
+        worldSize = Math.Max(Settings.Workers, rank + 1);
     }
 
     /// <inheritdoc/>
@@ -64,6 +64,9 @@ public sealed class ParameterServerStrategy : Strategy
 
     /// <summary>Which server holds what; null before a model is attached.</summary>
     public Placement? Placement => client?.Placement;
+
+    /// <summary>The updates of the checkpoint that the servers began with; null when they began with none, or before a model is attached.</summary>
+    public long? ResumedFrom { get; private set; }
 
     /// <summary>Bytes sent to the servers so far.</summary>
     public long BytesSent => client?.BytesSent ?? 0;
@@ -119,6 +122,7 @@ public sealed class ParameterServerStrategy : Strategy
         TableSpec[] tables = [.. embeddings.Select(embedding => new TableSpec(embedding.Spec.Name, embedding.Spec.Rows, embedding.Spec.Dimension, embedding.Spec.InitialDeviation, Settings.Seed))];
         client = ParameterServerClient.Open(coordinator, options.Secret, specs, tables, Settings.Servers, timeout);
         foreach ((int index, RemoteEmbedding embedding) in embeddings.Index()) embedding.Bind(client, index);
+        ResumedFrom = Settings.Restore ? client.StartVersion : null;
         client.Initialize(values);
         clock = client.StartClock;
         client.Pull(clock, values);
@@ -138,19 +142,27 @@ public sealed class ParameterServerStrategy : Strategy
 
         int size = Math.Max(1, sampler.GlobalBatchSize(0) / Settings.Workers);
         int chunks = (sampler.Order.Length + size - 1) / size;
-        int? chunk = null;
-        while (true)
+        pushed = null;
+        try
         {
-            long start = Stopwatch.GetTimestamp();
-            chunk = coordinator.TakeWorkAsync(sampler.Epoch, chunks, chunk).GetAwaiter().GetResult();
-            CommunicationTime += Stopwatch.GetElapsedTime(start);
-            if (chunk is not { } taken) break;
-            work = (sampler.Epoch, taken);
-            int first = taken * size, count = Math.Min(size, sampler.Order.Length - first);
-            yield return new SampleRange(first, count, count);
+            while (true)
+            {
+                long start = Stopwatch.GetTimestamp();
+                int? chunk = coordinator.TakeWorkAsync(sampler.Epoch, chunks, pushed?.Chunk).GetAwaiter().GetResult();
+                CommunicationTime += Stopwatch.GetElapsedTime(start);
+                pushed = null;
+                if (chunk is not { } taken) break;
+                work = (sampler.Epoch, taken);
+                int first = taken * size, count = Math.Min(size, sampler.Order.Length - first);
+                yield return new SampleRange(first, count, count);
+            }
         }
-
-        work = null;
+        finally
+        {
+            // The fit ended within the epoch: others must not wait for this chunk. One that was not pushed is given to them.
+            work = null;
+            if (pushed is { } done) coordinator.CompleteWorkAsync(sampler.Epoch, chunks, done.Chunk).GetAwaiter().GetResult();
+        }
     }
 
     /// <inheritdoc/>
@@ -199,6 +211,7 @@ public sealed class ParameterServerStrategy : Strategy
         long start = Stopwatch.GetTimestamp();
         PullAnswer answer = client!.PushPull(push, values);
         CommunicationTime += Stopwatch.GetElapsedTime(start);
+        pushed = work;
         return Synchronous ? new StepOutcome((float)answer.Loss, answer.Stop) : own;
     }
 
