@@ -80,7 +80,7 @@ public sealed class ParameterServerFailureTests : IDisposable
     [Fact]
     public async Task A_worker_that_would_join_a_job_of_fixed_size_is_refused_and_the_job_goes_on()
     {
-        await using var job = await StartAsync("--workers", "2", "--epochs", "1000000", "--consistency", "async");
+        await using var job = await StartAsync("--workers", "2", "--epochs", "1000000", "--consistency", "async", "--straggler", "1:20");
         await using var second = SkeinProcess.Start(
             [Secret], "train", "digits", "--strategy", "parameter-server", "--coordinator", SkeinProcess.Variable(Worker(job, 0), "SKEIN_COORDINATOR")!);
         Assert.Equal(1, await second.ExitAsync());
