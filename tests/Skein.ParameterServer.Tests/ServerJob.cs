@@ -32,14 +32,23 @@ internal sealed class ServerJob : IAsyncDisposable
         var secret = JobSecret.Generate();
         var coordinator = await Coordinator.StartAsync(new CoordinatorOptions
         {
-            Secret = secret, Servers = settings.Servers, Replicas = replicas, Workers = settings.Workers, Elastic = settings.Elastic, Settings = settings.ToJson(), Timeout = Limit,
+            Secret = secret,
+            Servers = settings.Servers,
+            Replicas = replicas,
+            Workers = settings.Workers,
+            Elastic = settings.Elastic,
+            Settings = settings.ToJson(),
+            Timeout = Limit,
         });
         var job = new ServerJob(settings, secret, coordinator);
         for (int i = 0; i < settings.Servers * replicas; i++)
         {
             job.Shards.Add(await ParameterShard.StartAsync(new ParameterShardOptions
             {
-                CoordinatorHost = "127.0.0.1", CoordinatorPort = coordinator.Endpoint.Port, Secret = secret, Timeout = Limit,
+                CoordinatorHost = "127.0.0.1",
+                CoordinatorPort = coordinator.Endpoint.Port,
+                Secret = secret,
+                Timeout = Limit,
             }));
         }
 

@@ -161,13 +161,21 @@ public sealed class ParameterServerTests
             var secret = JobSecret.Generate();
             var servers = new Servers(secret, await Coordinator.StartAsync(new CoordinatorOptions
             {
-                Secret = secret, Servers = settings.Servers, Workers = settings.Workers, Elastic = settings.Elastic, Settings = settings.ToJson(), Timeout = Limit,
+                Secret = secret,
+                Servers = settings.Servers,
+                Workers = settings.Workers,
+                Elastic = settings.Elastic,
+                Settings = settings.ToJson(),
+                Timeout = Limit,
             }));
             for (int i = 0; i < settings.Servers; i++)
             {
                 servers.shards.Add(await ParameterShard.StartAsync(new ParameterShardOptions
                 {
-                    CoordinatorHost = "127.0.0.1", CoordinatorPort = servers.Coordinator.Endpoint.Port, Secret = secret, Timeout = Limit,
+                    CoordinatorHost = "127.0.0.1",
+                    CoordinatorPort = servers.Coordinator.Endpoint.Port,
+                    Secret = secret,
+                    Timeout = Limit,
                 }));
             }
 
