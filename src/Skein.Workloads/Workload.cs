@@ -9,7 +9,7 @@ namespace Skein.Workloads;
 public sealed record Workload
 {
     /// <summary>All built-in workloads.</summary>
-    public static IReadOnlyList<Workload> All { get; } = [Digits.Workload, FashionMnist.Workload, LectureRatings.Workload];
+    public static IReadOnlyList<Workload> All { get; } = [Digits.Workload, FashionMnist.Workload, LectureRatings.Workload, SyntheticRatings.Workload];
 
     /// <summary>The name on the command line.</summary>
     public required string Name { get; init; }

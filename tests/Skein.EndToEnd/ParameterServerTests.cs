@@ -36,6 +36,29 @@ public sealed class ParameterServerTests : IDisposable
     }
 
     [Fact]
+    public async Task Workers_that_push_as_one_host_see_the_losses_of_data_parallelism_and_the_servers_see_hosts()
+    {
+        var expected = await TrainAsync("ddp", "--strategy", "ddp", "--workers", "4");
+        var job = await ServeAsync("hosts", "--workers", "4", "--servers", "2", "--aggregate", "2");
+        TrainingResult.AssertSameLosses(expected.Losses(), job.Losses());
+        Assert.Equal(4, job.GetProperty("world_size").GetInt32());
+        Assert.Equal([2 * 2 * Steps], job.Numbers<long>("staleness_histogram")); // two hosts push to two shards
+    }
+
+    [Theory]
+    [InlineData("mf")]
+    [InlineData("two-tower")]
+    public async Task Embeddings_on_the_servers_are_learned_alike_by_any_number_of_workers(string model)
+    {
+        string[] options = ["lecture-ratings", "--model", model, "--max-steps", $"{Steps}", "--strategy", "parameter-server"];
+        var one = await TrainingResult.RunAsync([.. options, "--servers", "1", "--workers", "1", "--run-dir", Path.Combine(directory, "one")]);
+        var job = await TrainingResult.RunAsync([.. options, "--servers", "2", "--workers", "2", "--run-dir", Path.Combine(directory, "two")]);
+        TrainingResult.AssertSameLosses(one.Losses(), job.Losses());
+        Assert.Equal(one.GetProperty("test_rmse").GetDouble(), job.GetProperty("test_rmse").GetDouble(), 1e-3);
+        Assert.InRange(job.GetProperty("test_rmse").GetDouble(), 1.1, job.GetProperty("baseline_rmse_global_mean").GetDouble());
+    }
+
+    [Fact]
     public async Task Adam_on_the_servers_is_Adam_on_the_workers()
     {
         string[] options = ["--workers", "2", "--learning-rate", "0.002"];
