@@ -25,6 +25,7 @@ internal sealed unsafe class ShardProtocol : IDisposable
     private ReplicaLink? replica;
     private StagingPool? pool;
     private ShardModel? model;
+    private long replicated;
     private double stepLoss;
     private bool stopRequested;
 
@@ -49,6 +50,7 @@ internal sealed unsafe class ShardProtocol : IDisposable
         set
         {
             replica = value;
+            replicated = 0;
             if (value is null) Replicated(long.MaxValue);
         }
     }
@@ -89,6 +91,7 @@ internal sealed unsafe class ShardProtocol : IDisposable
     /// <summary>The backup has everything up to message <paramref name="sequence"/>.</summary>
     public void Replicated(long sequence)
     {
+        replicated = sequence;
         while (unreplicated.TryPeek(out var waiting) && waiting.Forwarded <= sequence)
         {
             unreplicated.Dequeue();
@@ -346,11 +349,11 @@ internal sealed unsafe class ShardProtocol : IDisposable
         Answer(request, new MessageHeader { Kind = MessageKind.Acknowledged });
     }
 
-    /// <summary>Answers now, or once the backup has what was forwarded.</summary>
+    /// <summary>Answers now, or once the backup has what was forwarded; it may have it, since not every request is forwarded.</summary>
     private void Answer(ShardRequest request, MessageHeader answer)
     {
         answer.Sequence = request.Header.Sequence;
-        if (replica is null) request.Peer.Send(answer);
+        if (replica is null || replicated >= replica.Forwarded) request.Peer.Send(answer);
         else unreplicated.Enqueue((replica.Forwarded, request.Peer, answer));
     }
 }
