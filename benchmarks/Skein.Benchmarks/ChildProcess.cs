@@ -35,5 +35,9 @@ internal static class ChildProcess
     }
 
     /// <summary>Starts this same program with other arguments.</summary>
-    public static Process StartSelf(params string[] arguments) => Start(Environment.ProcessPath!, [typeof(ChildProcess).Assembly.Location, .. arguments]);
+    public static Process StartSelf(params string[] arguments)
+    {
+        string program = Environment.ProcessPath!;
+        return Path.GetFileNameWithoutExtension(program) == "dotnet" ? Start(program, [typeof(ChildProcess).Assembly.Location, .. arguments]) : Start(program, arguments);
+    }
 }

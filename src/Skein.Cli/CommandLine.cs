@@ -42,7 +42,7 @@ internal static class CommandLine
         }
         catch (Exception error)
         {
-            Report(error.Message);
+            Report(Describe(error));
             if (parsed.GetValue(CommonOptions.Verbose)) Console.Error.WriteLine(error);
             return error is UsageException ? BadUsage : Failed;
         }
@@ -55,6 +55,10 @@ internal static class CommandLine
         var value = parsed.GetValue(option);
         return value >= 1 ? value : throw new UsageException($"{option.Name} is {value}: give a whole number from 1");
     }
+
+    // .NET appends the name of the parameter, which says nothing to who typed a command.
+    public static string Describe(Exception error) =>
+        error is ArgumentException { ParamName: { } name } ? error.Message.Replace($" (Parameter '{name}')", "", StringComparison.Ordinal) : error.Message;
 
     private static string Describe(ParseResult parsed)
     {

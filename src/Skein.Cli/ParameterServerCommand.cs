@@ -51,14 +51,17 @@ internal static class ParameterServerCommand
     {
         string? address = parsed.GetValue(CoordinatorAddress) ?? Environment.GetEnvironmentVariable(ParameterServerOptions.CoordinatorVariable);
         if (string.IsNullOrEmpty(address)) throw new UsageException($"no coordinator: give --coordinator HOST:PORT, or set {ParameterServerOptions.CoordinatorVariable}");
-        (string host, int port) = ParameterServerOptions.ParseAddress(address);
+        (string host, int port) = ParameterServerSyntax.ParseCoordinator(address);
+        IPAddress listen = ParseListen(parsed);
+        JobSecret secret = RequireSecret();
         using var interruption = new Interruptible(cancellationToken);
         await using var shard = await ParameterShard.StartAsync(new ParameterShardOptions
         {
             CoordinatorHost = host,
             CoordinatorPort = port,
-            Secret = RequireSecret(),
-            Address = ParseListen(parsed),
+            Secret = secret,
+            Address = listen,
+            Timeout = ReadTimeout(),
             Logger = new StandardErrorLogger(Microsoft.Extensions.Logging.LogLevel.Warning),
         }, interruption.Token);
         await shard.Completion.WaitAsync(interruption.Token);
@@ -69,15 +72,17 @@ internal static class ParameterServerCommand
     {
         int workers = CommandLine.AtLeastOne(parsed, Workers);
         ServerOptions server = ParameterServerSyntax.Read(parsed);
-        JobSettings settings = server.ToSettings(workers, "sgd", parsed.GetValue(CommonOptions.Seed), LauncherEnvironment.ReadTimeout() ?? TimeSpan.FromSeconds(300));
+        JobSettings settings = server.ToSettings(workers, "sgd", 0, parsed.GetValue(CommonOptions.Seed), ReadTimeout());
+        var listen = new IPEndPoint(ParseListen(parsed), ParsePort(parsed));
+        JobSecret secret = RequireSecret();
         using var interruption = new Interruptible(cancellationToken);
         await using var coordinator = await Coordinator.StartAsync(new CoordinatorOptions
         {
-            Secret = RequireSecret(),
-            Listen = new IPEndPoint(ParseListen(parsed), parsed.GetValue(Port)),
+            Secret = secret,
+            Listen = listen,
             Servers = settings.Servers,
             Replicas = server.Replicas,
-            Workers = workers,
+            Workers = settings.Workers,
             Elastic = settings.Elastic,
             Settings = settings.ToJson(),
         }, interruption.Token);
@@ -89,15 +94,31 @@ internal static class ParameterServerCommand
     {
         string name = parsed.GetRequiredValue(WorkloadName);
         Workload workload = Workload.Find(name) ?? throw new UsageException($"unknown workload '{name}'; choose one of: {string.Join(", ", Workload.All.Select(static known => known.Name))}");
+        string modelName = parsed.GetValue(Model) ?? workload.Models[0].Name;
+        if (!workload.Models.Any(known => known.Name == modelName)) throw new UsageException($"unknown model of {name} '{modelName}'; choose one of: {string.Join(", ", workload.Models.Select(static known => known.Name))}");
+        int servers = CommandLine.AtLeastOne(parsed, Shards);
         NativeLibTorch.Load();
-        using var model = workload.CreateModel(parsed.GetValue(Model) ?? workload.Models[0].Name, 0);
+        using var model = workload.CreateModel(modelName, 0);
         ParameterSpec[] parameters = [.. model.named_parameters().Select(static entry => new ParameterSpec(entry.name, entry.parameter.numel()))];
-        Console.WriteLine(Placement.Create(parameters, CommandLine.AtLeastOne(parsed, Shards), parsed.GetValue(Rule)));
-        return 0;
+        try
+        {
+            Console.Write(Placement.Create(parameters, servers, parsed.GetValue(Rule)));
+            return 0;
+        }
+        catch (ArgumentException error)
+        {
+            throw new UsageException(CommandLine.Describe(error));
+        }
     }
+
+    private static TimeSpan ReadTimeout() => LauncherEnvironment.ReadTimeout() ?? TimeSpan.FromSeconds(300);
 
     private static JobSecret RequireSecret() => JobSecret.FromEnvironment()
         ?? throw new UsageException("no secret for the job: set SKEIN_JOB_SECRET (or SKEIN_JOB_SECRET_FILE) to the output of: openssl rand -hex 32, the same for every process");
+
+    private static int ParsePort(ParseResult parsed) => parsed.GetValue(Port) is >= 0 and <= IPEndPoint.MaxPort and var port
+        ? port
+        : throw new UsageException($"--port is {parsed.GetValue(Port)}: give a number from 0 to {IPEndPoint.MaxPort}");
 
     private static IPAddress ParseListen(ParseResult parsed) => IPAddress.TryParse(parsed.GetRequiredValue(Listen), out IPAddress? address)
         ? address

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
 using Skein.Cli.Train;
+using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.Hosting;
 using Skein.ParameterServer;
@@ -30,7 +31,12 @@ internal static class TrainCommand
 
         // Before anything is started, so that what does not fit is one line and not one of each worker.
         TrainPlan plan = TrainPlan.Create(options, options.Workers);
-        if (plan.Servers is { } servers && !JoinsRunningJob(options)) return LaunchWithServersAsync(options, servers);
+        if (plan.Servers is { } servers)
+        {
+            if (!JoinsRunningJob(options)) return LaunchWithServersAsync(options, servers);
+            if (options.Workers > 1) throw new UsageException($"--workers is {options.Workers}, but only one worker joins a running job at a time: start skein train once for each");
+        }
+
         return options.Workers == 1 ? WorkAsync(options, 1) : LaunchAsync(options, static launch => launch);
     }
 
@@ -39,7 +45,8 @@ internal static class TrainCommand
 
     private static async Task<int> LaunchWithServersAsync(TrainOptions options, JobSettings settings)
     {
-        JobSecret secret = JobSecret.FromEnvironment() ?? JobSecret.Generate();
+        JobSecret? given = JobSecret.FromEnvironment();
+        JobSecret secret = given ?? JobSecret.Generate();
         await using var coordinator = await Coordinator.StartAsync(new CoordinatorOptions
         {
             Secret = secret,
@@ -49,7 +56,7 @@ internal static class TrainCommand
             Elastic = settings.Elastic,
             Settings = settings.ToJson(),
         });
-        if (settings.Elastic) Console.Error.WriteLine($"coordinator at {coordinator.Endpoint}; more workers join with the same secret and --coordinator {coordinator.Endpoint}");
+        if (settings.Elastic && given is not null) Console.Error.WriteLine($"more workers join with the same SKEIN_JOB_SECRET and --coordinator {coordinator.Endpoint}");
         string[] self = ThisCommand.Read().Arguments[..ThisCommand.HostArguments];
         int processes = settings.Servers * options.Server.Replicas;
         return await LaunchAsync(options, launch => launch with
@@ -67,7 +74,15 @@ internal static class TrainCommand
         using var cancellation = new CancellationTokenSource();
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
         using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
-        return await TrainWorker.RunAsync(options, cancellation.Token);
+        try
+        {
+            return await TrainWorker.RunAsync(options, cancellation.Token);
+        }
+        catch (SkeinException) when (cancellation.IsCancellationRequested)
+        {
+            // The others were interrupted as well: that they are gone is no news.
+            return CommandLine.Interrupted;
+        }
 
         void Stop(PosixSignalContext context)
         {
@@ -91,11 +106,11 @@ internal static class TrainCommand
             Output = LaunchOutput.RankZero,
         }));
         if (outcome.ExitCode is 0 or CommandLine.Interrupted) return outcome.ExitCode;
-        Report(outcome, directory);
+        Report(outcome, directory, options.Strategy == TrainPlan.ParameterServer);
         return outcome.ExitCode == CommandLine.BadUsage ? CommandLine.BadUsage : CommandLine.Failed;
     }
 
-    private static void Report(LaunchOutcome outcome, string directory)
+    private static void Report(LaunchOutcome outcome, string directory, bool hasServers)
     {
         if (outcome.FailedRank is not { } failed)
         {
@@ -103,9 +118,10 @@ internal static class TrainCommand
             return;
         }
 
-        // Rank 0's words have been passed on as they came.
+        // Rank 0's words have been passed on as they came. With parameter servers they name who died, and what to do.
         var said = LastError(outcome.LastLines[failed]);
-        if (said is not null && said == LastError(outcome.LastLines[0])) return;
+        var passedOn = LastError(outcome.LastLines[0]);
+        if (passedOn is not null && (said == passedOn || (said is null && hasServers))) return;
         var reason = said is null ? "" : $": {said}";
         CommandLine.Report($"{outcome.Failure}{reason}; its output is in {Path.Combine(directory, $"rank-{failed}.log")}");
     }

@@ -6,7 +6,7 @@ namespace Skein.Cli;
 /// <summary>The options of <c>skein train</c>, as written on the command line.</summary>
 internal static class TrainSyntax
 {
-    private static readonly Argument<string> Workload = new("WORKLOAD") { Description = "What to train, such as digits or fashion-mnist" };
+    private static readonly Argument<string> Workload = new("WORKLOAD") { Description = "What to train, such as digits, fashion-mnist or lecture-ratings" };
     private static readonly Option<string?> Strategy = Text("--strategy", "S", "How workers share the work: single, ddp or parameter-server [default: by the number of workers]");
     private static readonly Option<int> Workers = new("--workers") { Description = "Worker processes on this machine", HelpName = "N", DefaultValueFactory = _ => 1 };
     private static readonly Option<int?> Epochs = Number<int?>("--epochs", "E", "Passes over the training data [default: the workload's]");
@@ -23,9 +23,6 @@ internal static class TrainSyntax
     private static readonly Option<double?> BucketMib = Number<double?>("--bucket-mib", "M", "Largest size of a gradient bucket in MiB [default: 25]");
 
     private static readonly Option<string?> Coordinator = Text("--coordinator", "HOST:PORT", "Join the job with parameter servers that this coordinator leads [default: SKEIN_COORDINATOR, else a new job]");
-    private static readonly Option<string?> CheckpointDirectory = Text("--checkpoint-dir", "DIR", "Where checkpoints are written");
-    private static readonly Option<long?> CheckpointEvery = Number<long?>("--checkpoint-every", "K", "Updates between two checkpoints");
-    private static readonly Option<bool> Resume = new("--resume") { Description = "Begin with the state of the last checkpoint" };
     private static readonly Option<string?> Straggler = Text("--straggler", "RANK:FACTOR", "Make that rank's computation last FACTOR times as long, for experiments");
 
     public static Command Create()
@@ -39,7 +36,7 @@ internal static class TrainSyntax
     {
         Workload, Strategy, Workers, Epochs, MaxSteps, BatchSize, Optimizer, LearningRate, Model, Precision,
         GradientAccumulation, Device, Transport, Algorithm, BucketMib,
-        Coordinator, CheckpointDirectory, CheckpointEvery, Resume, Straggler,
+        Coordinator, Straggler,
     };
 
     public static TrainOptions Read(ParseResult parsed)
@@ -63,9 +60,6 @@ internal static class TrainSyntax
             BucketMib = parsed.GetValue(BucketMib) ?? options.BucketMib,
             Server = ParameterServerSyntax.Read(parsed),
             Coordinator = parsed.GetValue(Coordinator),
-            CheckpointDirectory = parsed.GetValue(CheckpointDirectory),
-            CheckpointEvery = parsed.GetValue(CheckpointEvery),
-            Resume = parsed.GetValue(Resume),
             Straggler = parsed.GetValue(Straggler),
             Seed = parsed.GetValue(CommonOptions.Seed),
             RunDirectory = parsed.GetValue(CommonOptions.RunDirectory),

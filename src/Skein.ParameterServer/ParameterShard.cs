@@ -40,6 +40,7 @@ public sealed record ParameterShardOptions
 public sealed class ParameterShard : IAsyncDisposable
 {
     private static readonly TimeSpan TickInterval = TimeSpan.FromMilliseconds(250);
+    private static readonly TimeSpan ToStop = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan Forever = TimeSpan.FromDays(40);
 
     private readonly ParameterShardOptions options;
@@ -50,6 +51,7 @@ public sealed class ParameterShard : IAsyncDisposable
     private readonly HashSet<int> seenWorkers = [];
     private readonly TaskCompletionSource ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly CancellationTokenSource stopping = new();
+    private Thread? loop;
     private AuthenticatedListener? listener;
     private ControlHost? control;
     private CoordinatorClient? coordinator;
@@ -94,6 +96,7 @@ public sealed class ParameterShard : IAsyncDisposable
     {
         await stopping.CancelAsync().ConfigureAwait(false);
         mailbox.CompleteAdding();
+        if (loop is not null) await Task.Run(() => loop.Join(ToStop)).ConfigureAwait(false);
         if (listener is not null) await listener.DisposeAsync().ConfigureAwait(false);
         if (control is not null) await control.DisposeAsync().ConfigureAwait(false);
         if (coordinator is not null) await coordinator.DisposeAsync().ConfigureAwait(false);
@@ -106,7 +109,8 @@ public sealed class ParameterShard : IAsyncDisposable
         var registration = new ServerRegistration(options.Address.ToString(), listener.Endpoint.Port, control.Endpoint.Port);
         coordinator = await CoordinatorClient.JoinAsync(
             options.CoordinatorHost, options.CoordinatorPort, options.Secret, registration, options.Timeout, cancellationToken).ConfigureAwait(false);
-        new Thread(Run) { IsBackground = true, Name = "shard" }.Start();
+        loop = new Thread(Run) { IsBackground = true, Name = "shard" };
+        loop.Start();
         listener.Register(ConnectionPurpose.Data, AcceptAsync);
         _ = FollowAsync(coordinator);
     }
@@ -145,15 +149,17 @@ public sealed class ParameterShard : IAsyncDisposable
         return Task.CompletedTask;
     }
 
-    private void Post(Action action)
+    /// <returns>False when the shard has stopped.</returns>
+    private bool Post(Action action)
     {
         try
         {
             mailbox.Add(action);
+            return true;
         }
         catch (InvalidOperationException)
         {
-            // Stopped meanwhile.
+            return false;
         }
     }
 
@@ -175,9 +181,12 @@ public sealed class ParameterShard : IAsyncDisposable
         }
         finally
         {
+            mailbox.CompleteAdding();
             protocol?.Replica?.Dispose();
             foreach (ShardConnection connection in connections) connection.Dispose();
-            // Its memory lives as long as the process: a stream's thread may still be reading from it.
+
+            // Memory that a stream's thread may still read stays until the process ends.
+            if (connections.TrueForAll(static connection => connection.Join(ToStop))) protocol?.Dispose();
         }
     }
 
@@ -208,7 +217,7 @@ public sealed class ParameterShard : IAsyncDisposable
 
         seenWorkers.UnionWith(next.Workers);
         FollowReplica(mine);
-        if (serving) Resume();
+        Resume();
     }
 
     private void FollowReplica(ShardView mine)
@@ -311,7 +320,7 @@ public sealed class ParameterShard : IAsyncDisposable
     private Task<T> Ask<T>(Func<T> question)
     {
         var answer = new TaskCompletionSource<T>(TaskCreationOptions.RunContinuationsAsynchronously);
-        Post(() =>
+        bool asked = Post(() =>
         {
             try
             {
@@ -322,6 +331,6 @@ public sealed class ParameterShard : IAsyncDisposable
                 answer.SetException(error);
             }
         });
-        return answer.Task;
+        return asked ? answer.Task : Task.FromException<T>(new InvalidOperationException("the shard has stopped"));
     }
 }

@@ -12,7 +12,11 @@ public sealed class SingleProcess : Strategy
     public override int WorldSize => 1;
 
     /// <inheritdoc/>
-    public override void Attach(nn.Module model) { }
+    public override void Attach(nn.Module model)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        if (!model.parameters().Any(static parameter => parameter.requires_grad)) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
+    }
 
     /// <inheritdoc/>
     protected internal override StepOutcome ComputeGradients(StepBatch batch) =>

@@ -31,7 +31,6 @@ public sealed class Trainer
         this.optimizer = optimizer;
         this.loss = loss;
         parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
-        if (parameters.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
     }
 
     /// <inheritdoc cref="Trainer(nn.Module{Tensor, Tensor}, optim.Optimizer, Func{Tensor, Tensor, Tensor})"/>
@@ -89,6 +88,9 @@ public sealed class Trainer
         return TrainingThread.Run($"skein-evaluate-{Strategy.Rank}", () => Evaluate(data, cancellationToken));
     }
 
+    // A model's parameters may all be elsewhere.
+    private Device Device => parameters.Length > 0 ? parameters[0].device : CPU;
+
     private TrainingReport Fit(InMemoryDataset data, int epochs, CancellationToken cancellationToken)
     {
         Strategy.Attach(model);
@@ -96,12 +98,13 @@ public sealed class Trainer
         MaterializeParameterGroups();
         var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, Seed);
         var history = new LossHistory(TrainingReport.LossHistoryLimit);
-        var batch = new StepBatch(model.call, loss, data, parameters[0].device, GradientAccumulation) { Slowdown = Slowdown };
+        var batch = new StepBatch(model.call, loss, data, Device, GradientAccumulation) { Slowdown = Slowdown };
         long steps = 0, samples = 0, epochSamples = 0;
-        double epochLoss = 0;
-        int epoch = 0;
+        double epochLoss = 0, trainLoss = double.NaN;
+        int epoch = 0, passes = 0;
         bool stopped = false;
         TimeSpan communicationAtStart = Strategy.CommunicationTime;
+        using var collection = new CollectionPoint();
         long start = Stopwatch.GetTimestamp();
 
         for (; epoch < epochs && !stopped && steps < (MaxSteps ?? long.MaxValue); epoch++)
@@ -118,8 +121,13 @@ public sealed class Trainer
                 epochLoss += (double)stepLoss * batch.GlobalSize;
                 epochSamples += batch.GlobalSize;
                 samples += batch.GlobalSize;
+                collection.Pass();
                 if (stopped || steps == MaxSteps) break;
             }
+
+            // A worker that the last epoch left nothing for tells the loss of the one before.
+            if (epochSamples > 0) trainLoss = epochLoss / epochSamples;
+            if (epochSamples == data.Count || (!stopped && steps != MaxSteps)) passes++;
         }
 
         Strategy.Complete();
@@ -129,9 +137,9 @@ public sealed class Trainer
         return new TrainingReport
         {
             Steps = steps,
-            Epochs = (int)(samples / data.Count),
+            Epochs = passes,
             Samples = samples,
-            TrainLoss = epochLoss / epochSamples,
+            TrainLoss = trainLoss,
             LossHistory = history.ToArray(),
             WallTime = wall,
             ComputeTime = wall - communication,
@@ -181,18 +189,20 @@ public sealed class Trainer
             var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, shuffle: false);
             using Tensor order = tensor(sampler.Order.ToArray());
             double lossSum = 0, correct = 0, seen = 0;
+            using var collection = new CollectionPoint();
             bool classes = data.Labels.dtype == ScalarType.Int64 && data.Labels.dim() == 1;
             for (int i = 0; i < sampler.BatchesPerEpoch && !cancellationToken.IsCancellationRequested; i++)
             {
                 (int start, int count) = sampler.LocalSlice(i);
                 if (count == 0) continue;
                 using DisposeScope scope = NewDisposeScope();
-                (Tensor features, Tensor labels) = data.Gather(order.narrow(0, start, count), parameters[0].device);
+                (Tensor features, Tensor labels) = data.Gather(order.narrow(0, start, count), Device);
                 Tensor output = model.call(features);
                 classes &= output.dim() == 2;
                 lossSum += loss(output, labels).ToDouble() * count;
                 if (classes) correct += output.argmax(1).eq(labels).sum().ToInt64();
                 seen += count;
+                collection.Pass();
             }
 
             // A rank that was cancelled says so here, or the others would wait for it.

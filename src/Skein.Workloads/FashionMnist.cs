@@ -20,9 +20,9 @@ internal static class FashionMnist
         Description = "60,000 + 10,000 images of clothing of 28×28 pixels",
         Models =
         [
-            new("cnn", Cnn.Create),
-            new("mlp", () => nn.Sequential(nn.Flatten(), Mlp.Create(784, 512, 512, 10))),
-            new("resnet18", () => new ResNet18(channels: 1, classes: 10)),
+            new("cnn", _ => Cnn.Create()),
+            new("mlp", _ => nn.Sequential(nn.Flatten(), Mlp.Create(784, 512, 512, 10))),
+            new("resnet18", _ => new ResNet18(channels: 1, classes: 10)),
         ],
         LoadDataAsync = LoadAsync,
         Defaults = new Hyperparameters(Epochs: 3, BatchSize: 96, Optimizer: "momentum", LearningRate: 0.04, WarmupSteps: 400),

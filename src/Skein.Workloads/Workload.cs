@@ -1,4 +1,6 @@
 using Skein.Training.Data;
+using Skein.Training.Embeddings;
+using Skein.Workloads.Ratings;
 using static TorchSharp.torch;
 
 namespace Skein.Workloads;
@@ -7,7 +9,7 @@ namespace Skein.Workloads;
 public sealed record Workload
 {
     /// <summary>All built-in workloads.</summary>
-    public static IReadOnlyList<Workload> All { get; } = [Digits.Workload, FashionMnist.Workload];
+    public static IReadOnlyList<Workload> All { get; } = [Digits.Workload, FashionMnist.Workload, LectureRatings.Workload];
 
     /// <summary>The name on the command line.</summary>
     public required string Name { get; init; }
@@ -21,30 +23,49 @@ public sealed record Workload
     /// <summary>Reads the data.</summary>
     public required Func<CancellationToken, Task<WorkloadData>> LoadDataAsync { get; init; }
 
-    /// <summary>Settings that reach a good accuracy with the default model.</summary>
+    /// <summary>Settings that train the default model well, and the other models unless they have their own.</summary>
     public required Hyperparameters Defaults { get; init; }
 
     /// <summary>Maps outputs and labels to the mean loss over the batch.</summary>
     public Func<Tensor, Tensor, Tensor> Loss { get; init; } = static (output, labels) => nn.functional.cross_entropy(output, labels);
 
+    /// <summary>
+    /// Measures a trained model on the test data by what is particular to this workload, as numbers by name. The model is in evaluation
+    /// mode; the call needs no gradients. Null: the loss, and the accuracy where labels are classes, say all.
+    /// </summary>
+    public Func<nn.Module<Tensor, Tensor>, WorkloadData, IReadOnlyDictionary<string, double>>? Evaluate { get; init; }
+
     /// <summary>The workload of that name, or null.</summary>
     public static Workload? Find(string name) => All.FirstOrDefault(workload => workload.Name == name);
 
     /// <summary>The model of that name with parameters that depend on nothing but the seed. Reseeds LibTorch's generator.</summary>
+    /// <param name="name">One of <see cref="Models"/>.</param>
+    /// <param name="seed">Seeds the parameters.</param>
+    /// <param name="embedding">Supplies the model's embedding tables, if it has any. Null: <see cref="LocalEmbedding.Create"/>.</param>
     /// <exception cref="ArgumentException">There is no such model; the message lists them.</exception>
-    public nn.Module<Tensor, Tensor> CreateModel(string name, long seed)
+    public nn.Module<Tensor, Tensor> CreateModel(string name, long seed, Func<EmbeddingSpec, nn.Module<Tensor, Tensor>>? embedding = null)
     {
-        ModelChoice choice = Models.FirstOrDefault(model => model.Name == name)
-            ?? throw new ArgumentException($"{Name} has no model '{name}', only {string.Join(", ", Models.Select(model => model.Name))}", nameof(name));
+        ModelChoice choice = Choice(name);
         random.manual_seed(seed);
-        return choice.Create();
+        return choice.Create(embedding ?? LocalEmbedding.Create);
     }
+
+    /// <summary>Settings that train the model of that name well.</summary>
+    /// <exception cref="ArgumentException">There is no such model; the message lists them.</exception>
+    public Hyperparameters DefaultsOf(string name) => Choice(name).Defaults ?? Defaults;
+
+    private ModelChoice Choice(string name) => Models.FirstOrDefault(model => model.Name == name)
+        ?? throw new ArgumentException($"{Name} has no model '{name}', only {string.Join(", ", Models.Select(model => model.Name))}", nameof(name));
 }
 
 /// <summary>A model by name.</summary>
 /// <param name="Name">The name on the command line.</param>
-/// <param name="Create">Makes the model with parameters drawn from LibTorch's generator.</param>
-public sealed record ModelChoice(string Name, Func<nn.Module<Tensor, Tensor>> Create);
+/// <param name="Create">
+/// Makes the model with parameters drawn from LibTorch's generator, and its embedding tables, if it has any, by the given factory.
+/// </param>
+/// <param name="Defaults">Settings that train it well. Null: those of the workload.</param>
+public sealed record ModelChoice(
+    string Name, Func<Func<EmbeddingSpec, nn.Module<Tensor, Tensor>>, nn.Module<Tensor, Tensor>> Create, Hyperparameters? Defaults = null);
 
 /// <summary>How to train.</summary>
 /// <param name="Epochs">Passes over the training data.</param>
@@ -55,7 +76,9 @@ public sealed record ModelChoice(string Name, Func<nn.Module<Tensor, Tensor>> Cr
 /// Steps over which the learning rate grows linearly to its value (Goyal et al. 2017, "Accurate, large minibatch SGD"). Where the
 /// first steps are unstable, they also blow up the rounding differences between numbers of workers.
 /// </param>
-public sealed record Hyperparameters(int Epochs, int BatchSize, string Optimizer, double LearningRate, int WarmupSteps = 0)
+/// <param name="WeightDecay">The optimizer's weight decay, 0 or more. Null: 0.01 for <c>adamw</c>, 0 for the others.</param>
+public sealed record Hyperparameters(
+    int Epochs, int BatchSize, string Optimizer, double LearningRate, int WarmupSteps = 0, double? WeightDecay = null)
 {
     /// <summary>The learning rate of <paramref name="step"/>, counted from 0, when it is <paramref name="learningRate"/> after the warm-up.</summary>
     public double LearningRateAt(long step, double learningRate) => learningRate * Math.Min(1, (step + 1.0) / Math.Max(1, WarmupSteps));

@@ -71,6 +71,10 @@ internal sealed class SkeinProcess : IAsyncDisposable
 
     public static string[] Environ(int id) => Read($"/proc/{id}/environ");
 
+    /// <summary>A variable of a process's environment; null where it is not set.</summary>
+    public static string? Variable(int id, string name) =>
+        Environ(id).FirstOrDefault(line => line.StartsWith($"{name}=", StringComparison.Ordinal))?[(name.Length + 1)..];
+
     public static string[] CommandLine(int id) => Read($"/proc/{id}/cmdline");
 
     public static IEnumerable<int> Processes() =>

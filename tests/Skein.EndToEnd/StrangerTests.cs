@@ -28,16 +28,16 @@ public sealed class StrangerTests : IDisposable
             [("SKEIN_TRANSPORT", transport)],
             "launch", "-n", "2", "--", "dotnet", Path.Combine(AppContext.BaseDirectory, "Skein.TestWorker.dll"), "all-reduce-until", end);
         await job.WaitForLinesAsync(2, line => line.EndsWith("running", StringComparison.Ordinal));
-        int[] ranks = [.. job.Descendants.Where(id => Variable(id, "RANK") is not null)];
+        int[] ranks = [.. job.Descendants.Where(id => SkeinProcess.Variable(id, "RANK") is not null)];
         Assert.Equal(2, ranks.Length);
-        int store = int.Parse(Variable(ranks[0], "MASTER_PORT")!, CultureInfo.InvariantCulture);
-        Assert.Contains(store, ListeningPorts(job.Id));
-        Assert.All(ranks, rank => Assert.NotEmpty(ListeningPorts(rank)));
+        int store = int.Parse(SkeinProcess.Variable(ranks[0], "MASTER_PORT")!, CultureInfo.InvariantCulture);
+        Assert.Contains(store, ProcessSockets.Listening(job.Id));
+        Assert.All(ranks, rank => Assert.NotEmpty(ProcessSockets.Listening(rank)));
 
         foreach (int attacked in (int[])[job.Id, .. ranks])
         {
             long before = PeakMemory(attacked);
-            foreach (int port in ListeningPorts(attacked))
+            foreach (int port in ProcessSockets.Listening(attacked))
             {
                 using Socket silent = await ConnectAsync(port);
                 Assert.InRange(await SendNoiseAsync(port, start: ""), 0, 64 * Mebibyte);
@@ -91,23 +91,10 @@ public sealed class StrangerTests : IDisposable
         await stream.CopyToAsync(Stream.Null, limit.Token);
     }
 
-    /// <summary>The TCP ports that a process listens at: those of the machine's listening sockets that it holds.</summary>
-    private static int[] ListeningPorts(int id)
-    {
-        var held = Directory.EnumerateFiles($"/proc/{id}/fd").Select(path => new FileInfo(path).LinkTarget).ToHashSet();
-        return [.. File.ReadLines("/proc/net/tcp").Concat(File.ReadLines("/proc/net/tcp6"))
-            .Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries))
-            .Where(fields => fields[3] == "0A" && held.Contains($"socket:[{fields[9]}]"))
-            .Select(fields => int.Parse(fields[1].AsSpan(fields[1].LastIndexOf(':') + 1), NumberStyles.HexNumber, CultureInfo.InvariantCulture))];
-    }
-
     /// <summary>The most that was ever resident, in bytes.</summary>
     private static long PeakMemory(int id)
     {
         var line = File.ReadLines($"/proc/{id}/status").Single(line => line.StartsWith("VmHWM:", StringComparison.Ordinal));
         return long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture) * 1024;
     }
-
-    private static string? Variable(int id, string name) =>
-        SkeinProcess.Environ(id).FirstOrDefault(line => line.StartsWith($"{name}=", StringComparison.Ordinal))?[(name.Length + 1)..];
 }

@@ -6,7 +6,7 @@ namespace Skein.EndToEnd;
 public sealed class TrainTests : IDisposable
 {
     // Divides by every number of workers that is tried.
-    private static readonly string[] Fifty = ["train", "digits", "--batch-size", "48", "--max-steps", "50", "--json"];
+    private static readonly string[] Fifty = ["digits", "--batch-size", "48", "--max-steps", "50"];
 
     private readonly string directory = Directory.CreateTempSubdirectory("skein-train-").FullName;
 
@@ -25,7 +25,8 @@ public sealed class TrainTests : IDisposable
         var job = await TrainAsync("many", "--workers", $"{workers}", "--transport", transport, "--algorithm", algorithm);
         Assert.Equal(workers, job.GetProperty("world_size").GetInt32());
         Assert.Equal(transport, job.GetProperty("transport").GetString());
-        AssertSameLosses(Losses(single), Losses(job));
+        Assert.Equal(50, single.Losses().Length);
+        TrainingResult.AssertSameLosses(single.Losses(), job.Losses());
         Assert.Equal(single.GetProperty("test_accuracy").GetDouble(), job.GetProperty("test_accuracy").GetDouble(), 0.02);
     }
 
@@ -36,10 +37,10 @@ public sealed class TrainTests : IDisposable
     public async Task The_same_seed_gives_the_same_parameters_to_the_last_bit(int workers, string transport)
     {
         string[] options = ["--workers", $"{workers}", "--transport", transport];
-        var checksum = Checksum(await TrainAsync("a", [.. options, "--seed", "5"]));
+        var checksum = (await TrainAsync("a", [.. options, "--seed", "5"])).Checksum();
         Assert.Matches("^[0-9a-f]{64}$", checksum);
-        Assert.Equal(checksum, Checksum(await TrainAsync("b", [.. options, "--seed", "5"])));
-        Assert.NotEqual(checksum, Checksum(await TrainAsync("c", [.. options, "--seed", "6"])));
+        Assert.Equal(checksum, (await TrainAsync("b", [.. options, "--seed", "5"])).Checksum());
+        Assert.NotEqual(checksum, (await TrainAsync("c", [.. options, "--seed", "6"])).Checksum());
     }
 
     [Fact]
@@ -49,7 +50,7 @@ public sealed class TrainTests : IDisposable
         var run = Path.Combine(directory, "run");
         Assert.Equal(run, printed.GetProperty("run_directory").GetString());
         using var saved = JsonDocument.Parse(await File.ReadAllTextAsync(Path.Combine(run, "summary.json")));
-        Assert.Equal(Checksum(printed), Checksum(saved.RootElement));
+        Assert.Equal(printed.Checksum(), saved.RootElement.Checksum());
         Assert.All(["config.json", "rank-0.log", "rank-1.log"], file => Assert.True(File.Exists(Path.Combine(run, file)), file));
         Assert.Equal(50 + 2, File.ReadLines(Path.Combine(run, "metrics.jsonl")).Count());
     }
@@ -58,11 +59,11 @@ public sealed class TrainTests : IDisposable
     public async Task Workers_of_a_launched_job_join_it()
     {
         await using var job = SkeinProcess.Start(
-            ["launch", "-n", "2", "--run-dir", directory, "--", "dotnet", SkeinProcess.Program, .. Fifty]);
+            ["launch", "-n", "2", "--run-dir", directory, "--", "dotnet", SkeinProcess.Program, "train", .. Fifty, "--json"]);
         Assert.Equal(0, await job.ExitAsync());
         var line = Assert.Single(job.Output);
         Assert.StartsWith("[0] {", line, StringComparison.Ordinal);
-        AssertSameLosses(Losses(await TrainAsync("one", "--workers", "1")), Losses(Parse(line[4..])));
+        TrainingResult.AssertSameLosses((await TrainAsync("one", "--workers", "1")).Losses(), TrainingResult.Parse(line[4..]).Losses());
     }
 
     [Fact]
@@ -72,37 +73,34 @@ public sealed class TrainTests : IDisposable
         await using var job = SkeinProcess.StartProgram(
             "mpirun",
             [("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")],
-            ["-n", "2", "--oversubscribe", "dotnet", SkeinProcess.Program, .. Fifty, "--run-dir", Path.Combine(directory, "mpi")]);
+            ["-n", "2", "--oversubscribe", "dotnet", SkeinProcess.Program, "train", .. Fifty, "--json", "--run-dir", Path.Combine(directory, "mpi")]);
         Assert.True(await job.ExitAsync() == 0, string.Join('\n', job.Errors));
-        var result = Parse(job.Output[^1]);
+        var result = TrainingResult.Parse(job.Output[^1]);
         Assert.Equal("mpi", result.GetProperty("transport").GetString());
         Assert.Equal(2, result.GetProperty("world_size").GetInt32());
-        AssertSameLosses(Losses(await TrainAsync("one", "--workers", "1")), Losses(result));
+        TrainingResult.AssertSameLosses((await TrainAsync("one", "--workers", "1")).Losses(), result.Losses());
     }
 
-    private async Task<JsonElement> TrainAsync(string run, params string[] options)
+    [Theory]
+    [InlineData("mf", 2)]
+    [InlineData("mf", 3)]
+    [InlineData("two-tower", 2)]
+    public async Task Ratings_are_learned_alike_by_any_number_of_workers(string model, int workers)
     {
-        await using var process = SkeinProcess.Start([.. Fifty, "--run-dir", Path.Combine(directory, run), .. options]);
-        var code = await process.ExitAsync();
-        Assert.True(code == 0, string.Join('\n', process.Errors));
-        Assert.Empty(process.Descendants);
-        return Parse(process.Output[^1]);
+        string[] arguments = ["lecture-ratings", "--model", model, "--max-steps", "50", "--json"];
+        var single = await TrainingResult.RunAsync([.. arguments, "--run-dir", Path.Combine(directory, "one")]);
+        var job = await TrainingResult.RunAsync([.. arguments, "--run-dir", Path.Combine(directory, "many"), "--workers", $"{workers}"]);
+        TrainingResult.AssertSameLosses(single.Losses(), job.Losses());
+        foreach (string metric in (string[])["test_rmse", "baseline_rmse_global_mean", "baseline_rmse_biases"])
+        {
+            Assert.Equal(single.GetProperty(metric).GetDouble(), job.GetProperty(metric).GetDouble(), 1e-3);
+        }
+
+        Assert.InRange(job.GetProperty("recall_at_10").GetDouble(), 0, 1);
+        Assert.Equal(JsonValueKind.Null, job.GetProperty("test_accuracy").ValueKind);
+        Assert.Equal(JsonValueKind.Null, (await TrainAsync("digits")).GetProperty("recall_at_10").ValueKind);
     }
 
-    private static JsonElement Parse(string text)
-    {
-        using var document = JsonDocument.Parse(text);
-        return document.RootElement.Clone();
-    }
-
-    private static string? Checksum(JsonElement result) => result.GetProperty("parameter_checksum").GetString();
-
-    private static double[] Losses(JsonElement result) => [.. result.GetProperty("loss_history").EnumerateArray().Select(loss => loss.GetDouble())];
-
-    private static void AssertSameLosses(double[] expected, double[] actual)
-    {
-        Assert.Equal(50, expected.Length);
-        Assert.Equal(50, actual.Length);
-        Assert.All(expected.Zip(actual), pair => Assert.True(Math.Abs(pair.First - pair.Second) <= 1e-4 * Math.Abs(pair.First), $"{pair}"));
-    }
+    private Task<JsonElement> TrainAsync(string run, params string[] options) =>
+        TrainingResult.RunAsync([.. Fifty, "--run-dir", Path.Combine(directory, run), .. options]);
 }

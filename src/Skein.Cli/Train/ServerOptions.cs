@@ -26,8 +26,20 @@ internal sealed record ServerOptions
     /// <summary>Whether data are handed out from a queue.</summary>
     public bool Balance { get; init; }
 
+    /// <summary>How many consecutive workers push as one, 1 or more; divides the number of workers.</summary>
+    public int Aggregate { get; init; } = 1;
+
     /// <summary>Whether NaN and infinity are applied.</summary>
     public bool AllowNonFinite { get; init; }
+
+    /// <summary>Where checkpoints go. Null: none are written.</summary>
+    public string? CheckpointDirectory { get; init; }
+
+    /// <summary>Updates between two checkpoints, 1 or more.</summary>
+    public long? CheckpointEvery { get; init; }
+
+    /// <summary>Whether to begin with the state of the last checkpoint.</summary>
+    public bool Resume { get; init; }
 
     /// <summary>The options that were written on the command line.</summary>
     public IReadOnlyList<string> Given { get; init; } = [];
@@ -35,10 +47,11 @@ internal sealed record ServerOptions
     /// <summary>Checks, and puts together what the members of the job agree on.</summary>
     /// <param name="workers">The number of workers that the job begins with.</param>
     /// <param name="optimizer">The optimizer that a single process would run.</param>
+    /// <param name="weightDecay">The weight decay of that.</param>
     /// <param name="seed">What tables begin with follows from it.</param>
     /// <param name="timeout">The longest wait.</param>
     /// <exception cref="UsageException">Something is unknown or does not fit.</exception>
-    public JobSettings ToSettings(int workers, string optimizer, long seed, TimeSpan timeout)
+    public JobSettings ToSettings(int workers, string optimizer, double weightDecay, long seed, TimeSpan timeout)
     {
         if (Servers < 1) throw new UsageException($"--servers is {Servers}: give a whole number from 1");
         if (Replicas is not (1 or 2)) throw new UsageException($"--replicas is {Replicas}: give 1, or 2 for a backup of each shard");
@@ -49,21 +62,39 @@ internal sealed record ServerOptions
         {
             if (weighting != ParameterServer.StalenessWeighting.Parse("none")) throw new UsageException("--staleness-weighting needs --consistency ssp:BOUND or async: with bsp no gradient is stale");
             if (DelayCompensation > 0) throw new UsageException("--delay-compensation needs --consistency ssp:BOUND or async: with bsp no gradient is delayed");
-            if (Balance) throw new UsageException("--balance needs --consistency ssp:BOUND or async: with bsp every worker takes part in every step");
         }
+
+        if (Balance && consistency.Bound is not null)
+        {
+            throw new UsageException($"--balance needs --consistency async: with {consistency} no worker may take more steps than another{(consistency.Synchronous ? "" : " but for the bound")}");
+        }
+
+        if (Aggregate < 1 || workers % Aggregate != 0) throw new UsageException($"--aggregate is {Aggregate}: give a whole number that divides the {workers} workers");
+        if (Aggregate > 1 && Balance) throw new UsageException("--aggregate cannot go with --balance: workers that push as one take the same steps");
+
+        if (CheckpointDirectory is null && (CheckpointEvery is not null || Resume))
+        {
+            throw new UsageException($"{(Resume ? "--resume" : "--checkpoint-every")} needs --checkpoint-dir DIR");
+        }
+
+        if (CheckpointEvery < 1) throw new UsageException($"--checkpoint-every is {CheckpointEvery}: give a whole number from 1");
+        if (CheckpointDirectory is not null && CheckpointEvery is null && !Resume) throw new UsageException("--checkpoint-dir needs --checkpoint-every K or --resume");
 
         string name = Optimizer ?? optimizer;
         if (Optimizer is null && name == "adamw") throw new UsageException("parameter servers have no adamw: give --server-optimizer sgd, momentum, adam or adagrad");
         return new JobSettings
         {
             Servers = Servers,
-            Workers = workers,
+            Workers = workers / Aggregate,
             Consistency = consistency.ToString(),
             StalenessWeighting = weighting.ToString(),
-            Optimizer = Parsed(name, ServerOptimizerOptions.Parse),
+            Optimizer = Parsed(name, ServerOptimizerOptions.Parse) with { WeightDecay = weightDecay },
             DelayCompensation = DelayCompensation,
             Elastic = Balance,
             AllowNonFinite = AllowNonFinite,
+            CheckpointDirectory = CheckpointDirectory is { } directory ? Path.GetFullPath(directory) : null,
+            CheckpointEvery = CheckpointEvery ?? 0,
+            Restore = Resume,
             Seed = seed,
             TimeoutSeconds = timeout.TotalSeconds,
         };

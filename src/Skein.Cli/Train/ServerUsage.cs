@@ -24,6 +24,8 @@ internal static class ServerUsage
             MeanStaleness = count == 0 ? 0 : histogram.Index().Sum(static entry => (double)entry.Index * entry.Item) / count,
             MaxStaleness = Array.FindLastIndex(histogram, static seen => seen > 0) is >= 0 and var last ? last : 0,
             StalenessHistogram = histogram,
+            ServerUpdates = [.. shards.Select(static shard => shard.Updates)],
+            ResumedFromStep = servers.ResumedFrom,
         };
     }
 

@@ -54,15 +54,6 @@ internal sealed record TrainOptions
     /// <summary>The coordinator of a running job with parameter servers, HOST:PORT. Null: the environment's, else a new job.</summary>
     public string? Coordinator { get; init; }
 
-    /// <summary>Where checkpoints go. Null: none are written.</summary>
-    public string? CheckpointDirectory { get; init; }
-
-    /// <summary>Updates between two checkpoints, 1 or more.</summary>
-    public long? CheckpointEvery { get; init; }
-
-    /// <summary>Whether to begin with the state of the last checkpoint.</summary>
-    public bool Resume { get; init; }
-
     /// <summary>RANK:FACTOR makes that rank's computation last FACTOR times as long.</summary>
     public string? Straggler { get; init; }
 

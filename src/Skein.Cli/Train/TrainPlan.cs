@@ -18,6 +18,7 @@ internal sealed record TrainPlan
 
     public required Workload Workload { get; init; }
     public required string Model { get; init; }
+    public required Hyperparameters Defaults { get; init; }
     public required string Strategy { get; init; }
     public required int WorldSize { get; init; }
     public required int Epochs { get; init; }
@@ -45,12 +46,14 @@ internal sealed record TrainPlan
     {
         string name = OneOf("workload", options.Workload, Workload.All.Select(known => known.Name));
         Workload workload = Workload.Find(name)!;
-        Hyperparameters defaults = workload.Defaults;
+        string model = OneOf($"model of {name}", options.Model ?? workload.Models[0].Name, workload.Models.Select(known => known.Name));
+        Hyperparameters defaults = workload.DefaultsOf(model);
         AtLeast("--workers", worldSize, 1);
         var plan = new TrainPlan
         {
             Workload = workload,
-            Model = OneOf($"model of {name}", options.Model ?? workload.Models[0].Name, workload.Models.Select(model => model.Name)),
+            Model = model,
+            Defaults = defaults,
             Strategy = OneOf("strategy", options.Strategy ?? (worldSize == 1 ? "single" : "ddp"), Strategies),
             WorldSize = worldSize,
             Epochs = (int)AtLeast("--epochs", options.Epochs ?? defaults.Epochs, 1),
@@ -94,24 +97,16 @@ internal sealed record TrainPlan
 
     private static JobSettings PlanServers(TrainOptions options, TrainPlan plan)
     {
-        if (options.CheckpointDirectory is null && (options.CheckpointEvery is not null || options.Resume))
-        {
-            throw new UsageException($"{(options.Resume ? "--resume" : "--checkpoint-every")} needs --checkpoint-dir DIR");
-        }
-
+        if (options.Coordinator is { } address) ParameterServerSyntax.ParseCoordinator(address);
+        if (plan.Transport is not (null or TransportKind.Auto or TransportKind.Tcp)) throw new UsageException($"--transport is {options.Transport}: parameter servers use tcp");
+        if (plan.Algorithm is not (null or AllReduceAlgorithm.Auto)) throw new UsageException("--algorithm needs --strategy ddp: parameter servers use no all-reduce");
         TimeSpan timeout = LauncherEnvironment.ReadTimeout() ?? TimeSpan.FromSeconds(300);
-        return options.Server.ToSettings(plan.WorldSize, plan.Optimizer, plan.Seed, timeout) with
-        {
-            CheckpointDirectory = options.CheckpointDirectory is { } directory ? Path.GetFullPath(directory) : null,
-            CheckpointEvery = options.CheckpointEvery is { } every ? AtLeast("--checkpoint-every", every, 1) : 0,
-            Restore = options.Resume,
-        };
+        return options.Server.ToSettings(plan.WorldSize, plan.Optimizer, plan.Defaults.WeightDecay ?? 0, plan.Seed, timeout);
     }
 
     private static JobSettings? NoServers(TrainOptions options)
     {
-        string? misplaced = (options.Server.Given is [var first, ..] ? first : null)
-            ?? (options.Coordinator is not null ? "--coordinator" : options.CheckpointDirectory is not null ? "--checkpoint-dir" : options.CheckpointEvery is not null ? "--checkpoint-every" : options.Resume ? "--resume" : null);
+        string? misplaced = options.Server.Given is [var first, ..] ? first : options.Coordinator is not null ? "--coordinator" : null;
         return misplaced is null ? null : throw new UsageException($"{misplaced} needs --strategy {ParameterServer}");
     }
 

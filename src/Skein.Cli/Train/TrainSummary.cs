@@ -26,6 +26,13 @@ internal sealed record TrainSummary
     public required double TrainLoss { get; init; }
     public required double TestLoss { get; init; }
     public required double? TestAccuracy { get; init; }
+    public double? TestRmse { get; init; }
+    public double? BaselineRmseGlobalMean { get; init; }
+    public double? BaselineRmseBiases { get; init; }
+
+    // The naming policy puts no underscore before a number.
+    [JsonPropertyName("recall_at_10")]
+    public double? RecallAt10 { get; init; }
     public required IReadOnlyList<float> LossHistory { get; init; }
     public required double SamplesPerSecond { get; init; }
     public required double WallSeconds { get; init; }
@@ -42,15 +49,23 @@ internal sealed record TrainSummary
     public double? MeanStaleness { get; init; }
     public long? MaxStaleness { get; init; }
     public IReadOnlyList<long>? StalenessHistogram { get; init; }
+    public IReadOnlyList<long>? ServerUpdates { get; init; }
     public long? ResumedFromStep { get; init; }
     public int Restarts { get; init; }
     public required string RunDirectory { get; init; }
+
+    private string Recommendation => TestRmse is null
+        ? ""
+        : $"""
+
+            test RMSE {TestRmse:0.0000} (the mean for everyone {BaselineRmseGlobalMean:0.0000}, biases only {BaselineRmseBiases:0.0000}), recall at 10 {RecallAt10:0.0000}
+            """;
 
     /// <summary>The few numbers that a person looks for first.</summary>
     public string ForPeople() =>
         $"""
         {Workload} {Model}, {Strategy} on {Workers} worker{(Workers == 1 ? "" : "s")}: {Steps} steps in {WallSeconds:0.00} s, {SamplesPerSecond:0} samples/s
-        train loss {TrainLoss:0.0000}, test loss {TestLoss:0.0000}{(TestAccuracy is { } accuracy ? $", test accuracy {accuracy:0.0000}" : "")}
+        train loss {TrainLoss:0.0000}, test loss {TestLoss:0.0000}{(TestAccuracy is { } accuracy ? $", test accuracy {accuracy:0.0000}" : "")}{Recommendation}
         results in {RunDirectory}
         """;
 }

@@ -26,16 +26,19 @@ internal static class TrainWorker
 
         // Before the ranks meet: what is missing on all is then said at once and by each.
         using WorkloadData data = await plan.Workload.LoadDataAsync(cancellationToken);
-        using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(plan.Model, plan.Seed).to(device);
+        bool aggregates = options.Server.Aggregate > 1;
+        using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(
+            plan.Model, plan.Seed, plan.Servers is null || aggregates ? null : static spec => new RemoteEmbedding(spec)).to(device);
         using optim.Optimizer optimizer = CreateOptimizer(plan, model);
-        await using ProcessGroup? group = plan.Strategy == "ddp" ? await JoinAsync(plan, place, cancellationToken) : null;
+        await using ProcessGroup? group = plan.Strategy == "ddp" || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
         using Strategy strategy = plan.Strategy switch
         {
-            TrainPlan.ParameterServer => await JoinServersAsync(options, cancellationToken),
+            TrainPlan.ParameterServer when aggregates => await HostAggregatedServers.JoinAsync(group!, options.Server.Aggregate, Job(options), cancellationToken),
+            TrainPlan.ParameterServer => await ParameterServerStrategy.JoinAsync(Job(options), cancellationToken),
             "ddp" => new DataParallel(group!, new DataParallelOptions { BucketBytes = plan.BucketBytes }),
             _ => new SingleProcess(),
         };
-        var servers = strategy as ParameterServerStrategy;
+        ParameterServerStrategy? servers = strategy as ParameterServerStrategy ?? (strategy as HostAggregatedServers)?.Leader;
         int id = strategy.Rank;
 
         using RunDirectory? directory = id == 0 ? RunDirectory.Create(options.RunDirectory, plan.Workload.Name) : null;
@@ -48,20 +51,22 @@ internal static class TrainWorker
             MaxSteps = plan.MaxSteps,
             Seed = plan.Seed,
             Slowdown = plan.Straggler is { } straggler && straggler.Rank == id ? straggler.Factor : 1,
-            LearningRate = step => plan.Workload.Defaults.LearningRateAt(step, plan.LearningRate),
+            LearningRate = step => plan.Defaults.LearningRateAt(step, plan.LearningRate),
             StepCompleted = directory is null ? null : new TrainProgress(directory, plan.Epochs, options.Verbose).Report,
         };
-        long bytesBefore = group?.BytesSent ?? servers?.BytesSent ?? 0;
+        long bytesBefore = BytesSent();
         TrainingReport report = await trainer.FitAsync(data.Train, plan.Epochs, cancellationToken);
-        long bytesSent = (group?.BytesSent ?? servers?.BytesSent ?? 0) - bytesBefore;
+        long bytesSent = BytesSent() - bytesBefore;
         EvaluationReport evaluation = await trainer.EvaluateAsync(data.Test, cancellationToken);
+        // While the other ranks are there, which wait for this one below.
+        IReadOnlyDictionary<string, double>? metrics = strategy.Rank == 0 ? Evaluate(plan.Workload, model, data) : null;
 
         string checksum = ParameterChecksum.Agree(strategy, model);
         RankUsage[] usage = RankUsage.Gather(strategy, report, bytesSent);
         if (directory is not null)
         {
             foreach (RankUsage rank in usage) directory.AddMetrics(rank);
-            TrainSummary summary = Summarize(plan, group, model, report, evaluation, usage, checksum, directory.Path);
+            TrainSummary summary = Summarize(plan, group, servers is { Settings.Elastic: true }, model, report, evaluation, metrics, usage, checksum, directory.Path);
             if (servers is not null) summary = await ServerUsage.AddAsync(summary, servers, cancellationToken);
             directory.Write("summary.json", summary);
             Console.WriteLine(options.Json ? JsonSerializer.Serialize(summary, TrainSummary.Json) : summary.ForPeople());
@@ -69,11 +74,12 @@ internal static class TrainWorker
 
         if (servers is not null) await servers.LeaveAsync();
         return 0;
+
+        long BytesSent() => (group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0);
     }
 
-    private static Task<ParameterServerStrategy> JoinServersAsync(TrainOptions options, CancellationToken cancellationToken) =>
-        ParameterServerStrategy.JoinAsync(
-            options.Coordinator is { } address ? ParameterServerOptions.FromEnvironment(address) : ParameterServerOptions.FromEnvironment(), cancellationToken);
+    private static ParameterServerOptions Job(TrainOptions options) =>
+        options.Coordinator is { } address ? ParameterServerOptions.FromEnvironment(address) : ParameterServerOptions.FromEnvironment();
 
     private static Task<ProcessGroup> JoinAsync(TrainPlan plan, ProcessGroupOptions place, CancellationToken cancellationToken) =>
         ProcessGroup.InitializeAsync(
@@ -93,12 +99,18 @@ internal static class TrainWorker
 
     private static optim.Optimizer CreateOptimizer(TrainPlan plan, nn.Module model) => plan.Optimizer switch
     {
-        "sgd" => optim.SGD(model.parameters(), plan.LearningRate),
-        "momentum" => optim.SGD(model.parameters(), plan.LearningRate, momentum: 0.9),
-        "adam" => optim.Adam(model.parameters(), plan.LearningRate),
-        "adamw" => optim.AdamW(model.parameters(), plan.LearningRate),
+        "sgd" => optim.SGD(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
+        "momentum" => optim.SGD(model.parameters(), plan.LearningRate, momentum: 0.9, weight_decay: plan.Defaults.WeightDecay ?? 0),
+        "adam" => optim.Adam(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
+        "adamw" => optim.AdamW(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0.01),
         _ => throw new ArgumentOutOfRangeException(nameof(plan), plan.Optimizer, "no such optimizer"),
     };
+
+    private static IReadOnlyDictionary<string, double>? Evaluate(Workload workload, nn.Module<Tensor, Tensor> model, WorkloadData data)
+    {
+        model.eval();
+        return workload.Evaluate?.Invoke(model, data);
+    }
 
     private static object Describe(TrainPlan plan) => new
     {
@@ -111,7 +123,8 @@ internal static class TrainWorker
         plan.BatchSize,
         plan.Optimizer,
         plan.LearningRate,
-        plan.Workload.Defaults.WarmupSteps,
+        plan.Defaults.WarmupSteps,
+        plan.Defaults.WeightDecay,
         plan.Precision,
         plan.GradientAccumulation,
         plan.Device,
@@ -130,12 +143,16 @@ internal static class TrainWorker
     private static TrainSummary Summarize(
         TrainPlan plan,
         ProcessGroup? group,
+        bool elastic,
         nn.Module model,
         TrainingReport report,
         EvaluationReport evaluation,
+        IReadOnlyDictionary<string, double>? metrics,
         RankUsage[] usage,
         string checksum,
-        string directory) => new()
+        string directory)
+    {
+        return new TrainSummary
         {
             Workload = plan.Workload.Name,
             Model = plan.Model,
@@ -150,8 +167,13 @@ internal static class TrainWorker
             TrainLoss = report.TrainLoss,
             TestLoss = evaluation.Loss,
             TestAccuracy = evaluation.Accuracy,
+            TestRmse = Metric("test_rmse"),
+            BaselineRmseGlobalMean = Metric("baseline_rmse_global_mean"),
+            BaselineRmseBiases = Metric("baseline_rmse_biases"),
+            RecallAt10 = Metric("recall_at_10"),
             LossHistory = report.LossHistory,
-            SamplesPerSecond = report.SamplesPerSecond,
+            // In an elastic job each worker knows its own only.
+            SamplesPerSecond = elastic ? usage.Sum(rank => rank.Samples) / report.WallTime.TotalSeconds : report.SamplesPerSecond,
             WallSeconds = report.WallTime.TotalSeconds,
             ComputeSeconds = report.ComputeTime.TotalSeconds,
             CommunicationSeconds = report.CommunicationTime.TotalSeconds,
@@ -163,4 +185,7 @@ internal static class TrainWorker
             Compression = plan.Strategy == "single" ? null : "none",
             RunDirectory = directory,
         };
+
+        double? Metric(string name) => metrics is not null && metrics.TryGetValue(name, out double value) ? value : null;
+    }
 }

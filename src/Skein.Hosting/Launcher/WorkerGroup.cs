@@ -17,11 +17,13 @@ internal sealed class WorkerGroup : IDisposable
     }
 
     /// <summary>Sends a signal to every worker that still runs.</summary>
-    public void Signal(int signal)
+    public void Signal(int signal) => Signal(signal, static _ => true);
+
+    private void Signal(int signal, Func<WorkerProcess, bool> which)
     {
         lock (gate)
         {
-            foreach (var worker in workers.Where(worker => !worker.Exited.IsCompleted)) worker.Signal(signal);
+            foreach (var worker in workers.Where(worker => !worker.Exited.IsCompleted && which(worker))) worker.Signal(signal);
         }
     }
 
@@ -83,10 +85,13 @@ internal sealed class WorkerGroup : IDisposable
     private async Task StopAsync(Interruption interruption)
     {
         var all = Task.WhenAll(workers.Select(worker => worker.Exited));
-        if (interruption.First.IsCompleted) Signal(interruption.First.Result);
+        var ranks = Task.WhenAll(workers.Where(worker => worker.Rank is not null).Select(worker => worker.Exited));
+
+        // Without their companions, ranks that end in good order would end in an error.
+        if (interruption.First.IsCompleted) Signal(interruption.First.Result, static worker => worker.Rank is not null);
 
         // A failed rank's peers notice by themselves; a moment lets them say what they were waiting for.
-        await Task.WhenAny(all, interruption.Second, Task.Delay(ToSpeak)).ConfigureAwait(false);
+        await Task.WhenAny(interruption.First.IsCompleted ? ranks : all, interruption.Second, Task.Delay(ToSpeak)).ConfigureAwait(false);
         Signal(Signals.Terminate);
         await Task.WhenAny(all, interruption.Second, Task.Delay(ToEnd)).ConfigureAwait(false);
         Signal(Signals.Kill);

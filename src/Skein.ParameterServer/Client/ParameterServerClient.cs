@@ -36,6 +36,9 @@ public sealed class ParameterServerClient : IDisposable
     /// <summary>The clock to begin with: 0, or where the others are when this worker joined later.</summary>
     public long StartClock => channels.Max(static channel => channel.Opened.Clock);
 
+    /// <summary>The updates that the parameters had seen when this worker opened them: those of the checkpoint, where one was restored.</summary>
+    public long StartVersion => channels.Min(static channel => channel.Opened.Version);
+
     /// <summary>Bytes sent to the servers so far.</summary>
     public long BytesSent => channels.Sum(static channel => channel.BytesSent);
 
@@ -191,7 +194,9 @@ public sealed class ParameterServerClient : IDisposable
         catch (ParameterServerException error) when (coordinator.View.Failure is null)
         {
             coordinator.FailAsync(error.Message).GetAwaiter().GetResult();
-            throw;
+
+            // Another member may have failed first, and all say the same.
+            throw new ParameterServerException(coordinator.View.Failure ?? error.Message, error);
         }
     }
 

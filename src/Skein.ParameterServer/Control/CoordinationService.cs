@@ -49,7 +49,7 @@ internal sealed class CoordinationService(CoordinatorState state) : Protocol.Coo
     {
         if (request.Chunks < 0) throw new ParameterServerException($"an epoch cannot have {request.Chunks} chunks");
         WorkItem item = await state.TakeWorkAsync(
-            request.Worker, request.Epoch, request.Chunks, request.Completed, context.CancellationToken).ConfigureAwait(false);
+            request.Worker, request.Epoch, request.Chunks, request.Completed, request.Last, context.CancellationToken).ConfigureAwait(false);
         var reply = new Protocol.TakeWorkReply();
         if (item.Chunk is { } chunk) reply.Chunk = chunk;
         return reply;

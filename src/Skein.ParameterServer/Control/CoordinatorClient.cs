@@ -183,6 +183,14 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
         return reply.HasChunk ? reply.Chunk : null;
     }
 
+    /// <summary>Reports a chunk as completed by a worker that takes no more of this epoch. Workers only.</summary>
+    /// <exception cref="ParameterServerException">The job failed, or the workers disagree.</exception>
+    public Task CompleteWorkAsync(int epoch, int chunks, int completed, CancellationToken cancellationToken = default)
+    {
+        var request = new Protocol.TakeWorkRequest { Worker = Id, Epoch = epoch, Chunks = chunks, Completed = completed, Last = true };
+        return CallAsync(token => calls.TakeWorkAsync(request, cancellationToken: token), cancellationToken);
+    }
+
     /// <summary>Tells the coordinator that this member has finished well. Returns when it knows, or after 5 s.</summary>
     public async Task LeaveAsync()
     {

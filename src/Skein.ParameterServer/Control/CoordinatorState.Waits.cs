@@ -35,10 +35,10 @@ internal sealed partial class CoordinatorState
             cancellationToken);
     }
 
-    /// <summary>Takes note of the chunk that a worker has completed (-1 for none), and hands it the next one.</summary>
-    /// <returns>The chunk; none when the epoch is complete.</returns>
+    /// <summary>Takes note of the chunk that a worker has completed (-1 for none), and hands it the next one unless that was its last.</summary>
+    /// <returns>The chunk; none when the epoch is complete, or the worker wants no more.</returns>
     /// <exception cref="ParameterServerException">The job failed, the workers disagree, or a held chunk was not completed in time.</exception>
-    public Task<WorkItem> TakeWorkAsync(int worker, int epoch, int chunks, int completed, CancellationToken cancellationToken)
+    public Task<WorkItem> TakeWorkAsync(int worker, int epoch, int chunks, int completed, bool last, CancellationToken cancellationToken)
     {
         WorkQueue? queue;
         lock (gate)
@@ -56,6 +56,8 @@ internal sealed partial class CoordinatorState
                 queue.Complete(worker, completed);
                 if (queue.IsComplete) WakeWaiters();
             }
+
+            if (last) return Task.FromResult(new WorkItem(null));
         }
 
         return WaitAsync(
@@ -118,7 +120,11 @@ internal sealed partial class CoordinatorState
         IReadOnlyCollection<int> awaited = membership.AwaitedWorkers;
         foreach ((string name, SumRound round) in sums.ToArray())
         {
-            if (round.TryEnd(awaited)) sums.Remove(name);
+            if (!round.TryEnd(awaited)) continue;
+            sums.Remove(name);
+
+            // Who joined now would begin with a sum that the others are past, and all would wait for one another.
+            membership.Close();
         }
     }
 

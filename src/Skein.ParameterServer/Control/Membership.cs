@@ -13,13 +13,13 @@ internal sealed class Membership(CoordinatorOptions options)
     private readonly SortedDictionary<int, Member> workers = [];
     private TimeSpan lastTick;
     private bool complete;
+    private bool closed;
 
     /// <summary>The job's state as members see it; another object after every change.</summary>
     public JobView View { get; private set; } = new() { Settings = options.Settings };
 
-    /// <summary>The workers that everybody's contribution is waited for: those alive, and those that a job of fixed size still expects.</summary>
-    public IReadOnlyCollection<int> AwaitedWorkers =>
-        options.Elastic ? View.Workers : [.. View.Workers.Concat(MissingWorkers).Order()];
+    /// <summary>The workers that everybody's contribution is waited for: those alive, and those that the job still expects.</summary>
+    public IReadOnlyCollection<int> AwaitedWorkers => [.. View.Workers.Concat(MissingWorkers).Order()];
 
     private IEnumerable<int> MissingWorkers => Enumerable.Range(0, options.Workers).Where(rank => !workers.ContainsKey(rank));
 
@@ -39,6 +39,9 @@ internal sealed class Membership(CoordinatorOptions options)
         Change(View);
         return member;
     }
+
+    /// <summary>From now on no worker joins in addition.</summary>
+    public void Close() => closed = true;
 
     /// <summary>Takes note that a member lives.</summary>
     public static void Hear(Member member, TimeSpan now) => member.LastHeard = now;
@@ -60,7 +63,7 @@ internal sealed class Membership(CoordinatorOptions options)
     /// <summary>A member cannot go on.</summary>
     public void Fail(Member member, string message)
     {
-        if (member.State == MemberState.Alive) Fail($"{member.Name}: {message}");
+        if (member.State == MemberState.Alive) Fail(message.StartsWith($"{member.Name} ", StringComparison.Ordinal) ? message : $"{member.Name}: {message}");
     }
 
     /// <summary>The job cannot go on.</summary>
@@ -78,7 +81,7 @@ internal sealed class Membership(CoordinatorOptions options)
         if (View.HasEnded) return;
         string? failure = member.Registration is ServerRegistration ? shards.Remove(member, reason)
             : options.Elastic && member.Id != 0 ? null
-            : $"{member} was lost: {reason}";
+            : $"{member} was lost: {reason}; {(options.Elastic ? "worker 0 leads and cannot be replaced: start the job again" : "start the job again, with --balance if it is to go on without a worker")}";
         Change(View with { Failure = failure });
     }
 
@@ -112,6 +115,7 @@ internal sealed class Membership(CoordinatorOptions options)
                     $"{process}: this job divides its data among {options.Workers} workers beforehand; start it with --balance so that workers can join");
             }
 
+            if (closed) throw new ParameterServerException($"{process}: the workers of this job have finished their training");
             rank = Math.Max(options.Workers, workers.Keys.LastOrDefault() + 1);
         }
         else if (rank < 0 || rank >= options.Workers)

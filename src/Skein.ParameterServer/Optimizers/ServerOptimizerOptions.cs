@@ -45,6 +45,16 @@ public sealed record ServerOptimizerOptions
     /// <summary>Whether Adam divides by the largest mean square seen so far (Reddi et al. 2018).</summary>
     public bool AmsGrad { get; init; }
 
+    /// <summary>
+    /// How much of each parameter is added to its gradient, at least 0 (L2 regularisation, as torch's optimizers have it). Rows of
+    /// tables decay only in the updates that name them.
+    /// </summary>
+    public double WeightDecay
+    {
+        get;
+        init => field = value >= 0 && double.IsFinite(value) ? value : throw new ArgumentOutOfRangeException(nameof(WeightDecay), value, "must be at least 0");
+    }
+
     /// <summary>Reads <c>sgd</c>, <c>momentum</c>, <c>adam</c>, <c>amsgrad</c> (Adam with <see cref="AmsGrad"/>) or <c>adagrad</c>.</summary>
     /// <exception cref="FormatException">It is none of these.</exception>
     public static ServerOptimizerOptions Parse(string kind) => kind switch

@@ -30,20 +30,28 @@ internal sealed class UpdateRule(ServerOptimizerOptions options)
         switch (options.Kind)
         {
             case ServerOptimizerKind.Sgd:
-                OptimizerKernel.Update(new GradientDescent(learningRate), parameters, gradient);
+                Run(new GradientDescent(learningRate), parameters, gradient);
                 break;
             case ServerOptimizerKind.Momentum:
-                OptimizerKernel.Update(new MomentumDescent(learningRate, options.Momentum), parameters, gradient, state);
+                Run(new MomentumDescent(learningRate, options.Momentum), parameters, gradient, state);
                 break;
             case ServerOptimizerKind.Adagrad:
-                OptimizerKernel.Update(new Adagrad(learningRate, options.Epsilon), parameters, gradient, state);
+                Run(new Adagrad(learningRate, options.Epsilon), parameters, gradient, state);
                 break;
             default:
                 var adam = new Adam<float>(learningRate, options.Beta1, options.Beta2, options.Epsilon, 0, update);
                 Span<float> mean = state[..length], meanSquare = state.Slice(length, length);
-                if (options.AmsGrad) OptimizerKernel.Update(new AmsGrad(adam), parameters, gradient, mean, meanSquare, state[(2 * length)..]);
-                else OptimizerKernel.Update(adam, parameters, gradient, mean, meanSquare);
+                if (options.AmsGrad) Run(new AmsGrad(adam), parameters, gradient, mean, meanSquare, state[(2 * length)..]);
+                else Run(adam, parameters, gradient, mean, meanSquare);
                 break;
         }
+    }
+
+    private void Run<TFormula>(
+        TFormula formula, Span<float> parameters, ReadOnlySpan<float> gradient, Span<float> first = default, Span<float> second = default, Span<float> third = default)
+        where TFormula : struct, IUpdateFormula<float>
+    {
+        if (options.WeightDecay == 0) OptimizerKernel.Update(formula, parameters, gradient, first, second, third);
+        else OptimizerKernel.Update(new Decayed<TFormula>(formula, options.WeightDecay), parameters, gradient, first, second, third);
     }
 }

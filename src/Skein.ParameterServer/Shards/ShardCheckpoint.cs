@@ -15,7 +15,20 @@ internal sealed class ShardCheckpoint(string directory, int shard)
     public long LastVersion { get; private set; }
 
     /// <returns>The absolute path.</returns>
+    /// <exception cref="ParameterServerException">It cannot be written.</exception>
     public string Save(ShardModel model)
+    {
+        try
+        {
+            return Write(model);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            throw new ParameterServerException($"cannot write the checkpoint {Path}: {error.Message}", error);
+        }
+    }
+
+    private string Write(ShardModel model)
     {
         Directory.CreateDirectory(directory);
         string temporary = $"{Path}.tmp";
@@ -38,6 +51,7 @@ internal sealed class ShardCheckpoint(string directory, int shard)
         return System.IO.Path.GetFullPath(Path);
     }
 
+    /// <exception cref="ParameterServerException">There is no such file, or it cannot be read.</exception>
     /// <exception cref="InvalidDataException">The file is damaged, or of another model.</exception>
     public void Load(ShardModel model)
     {
@@ -59,6 +73,14 @@ internal sealed class ShardCheckpoint(string directory, int shard)
         catch (EndOfStreamException error)
         {
             throw new InvalidDataException($"the checkpoint {Path} is damaged: it ends too early", error);
+        }
+        catch (Exception error) when (error is FileNotFoundException or DirectoryNotFoundException)
+        {
+            throw new ParameterServerException($"there is no checkpoint {Path} to resume from: give the directory of an earlier run, or start without --resume", error);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            throw new ParameterServerException($"cannot read the checkpoint {Path}: {error.Message}", error);
         }
     }
 

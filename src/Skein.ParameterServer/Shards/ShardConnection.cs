@@ -22,6 +22,7 @@ internal sealed unsafe class ShardConnection : IDisposable
     private readonly BlockingCollection<Answer> answers = [];
     private readonly SemaphoreSlim credit;
     private readonly Thread writer;
+    private readonly Thread reader;
     private Staging? staging;
 
     /// <param name="stream">Owned from now on.</param>
@@ -38,7 +39,8 @@ internal sealed unsafe class ShardConnection : IDisposable
         credit = new SemaphoreSlim(pushes);
         writer = new Thread(Write) { IsBackground = true, Name = $"shard-write-{hello.Worker}" };
         writer.Start();
-        new Thread(Read) { IsBackground = true, Name = $"shard-read-{hello.Worker}" }.Start();
+        reader = new Thread(Read) { IsBackground = true, Name = $"shard-read-{hello.Worker}" };
+        reader.Start();
     }
 
     public PeerHello Hello { get; }
@@ -68,6 +70,9 @@ internal sealed unsafe class ShardConnection : IDisposable
         answers.CompleteAdding();
         stream.Dispose();
     }
+
+    /// <summary>After <see cref="Dispose"/>: waits until neither thread touches the shard's memory any more.</summary>
+    public bool Join(TimeSpan limit) => writer.Join(limit) && reader.Join(limit);
 
     private void Enqueue(Answer answer)
     {
@@ -210,6 +215,7 @@ internal sealed unsafe class ShardConnection : IDisposable
             if (id < 0 || id >= table.Rows) throw new InvalidDataException($"table '{table.Name}' has rows 0 to {table.Rows - 1}, but worker {header.Worker} pushed row {id}");
         }
 
+        if (ids.Distinct().Count() != ids.Length) throw new InvalidDataException($"worker {header.Worker} pushed a row of table '{table.Name}' twice; rows of one push are distinct");
         float[] rows = ReadArray<float>(checked(shape[1] * table.Dimension), header, ref left);
         push.Finite &= Finite.All(rows);
         return new SparseGradient(shape[0], ids, rows);

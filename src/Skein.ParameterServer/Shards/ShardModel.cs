@@ -55,33 +55,27 @@ internal sealed unsafe class ShardModel : IDisposable
         Version++;
     }
 
-    /// <summary>Adds the other pushes to the first, in order: the sum is the same whichever came first.</summary>
-    public void Combine(IReadOnlyList<StagedPush> pushes)
+    /// <summary>
+    /// Fills <paramref name="sum"/> with the sum of all pushes, in order: it is the same whichever came first. The pushes
+    /// stay as they are, since they may be on their way to the backup.
+    /// </summary>
+    public void Combine(IReadOnlyList<StagedPush> pushes, StagedPush sum)
     {
-        StagedPush sum = pushes[0];
-        foreach (StagedPush push in pushes.Skip(1))
+        var present = new byte[offsets.Length];
+        for (int i = 0; i < offsets.Length; i++)
         {
-            if (sum.Present.Length == 0 && push.Present.Length == 0)
+            Span<float> total = sum.Dense(offsets[i], Layout.Slices[i].Length);
+            foreach (StagedPush push in pushes.Where(push => push.HasSlice(i)))
             {
-                for (int i = 0; i < offsets.Length; i++) Add(sum, push, i);
-                continue;
-            }
-
-            byte[] present = sum.Present.Length == 0 ? Enumerable.Repeat((byte)1, offsets.Length).ToArray() : sum.Present;
-            for (int i = 0; i < offsets.Length; i++)
-            {
-                if (!push.HasSlice(i)) continue;
-                if (present[i] != 0) Add(sum, push, i);
-                else push.Dense(offsets[i], Layout.Slices[i].Length).CopyTo(sum.Dense(offsets[i], Layout.Slices[i].Length));
+                Span<float> gradient = push.Dense(offsets[i], total.Length);
+                if (present[i] == 0) gradient.CopyTo(total);
+                else TensorPrimitives.Add(total, gradient, total);
                 present[i] = 1;
             }
-
-            sum.Present = present;
         }
 
-        SparseGradient[] merged = [.. pushes.SelectMany(static push => push.Sparse).GroupBy(static sparse => sparse.Table).Select(Merge)];
-        sum.Sparse.Clear();
-        sum.Sparse.AddRange(merged);
+        sum.Present = present;
+        sum.Sparse.AddRange(pushes.SelectMany(static push => push.Sparse).GroupBy(static sparse => sparse.Table).Select(Merge));
     }
 
     public void Compensate(StagedPush push, ReadOnlySpan<float> pulled, float lambda)
@@ -123,12 +117,6 @@ internal sealed unsafe class ShardModel : IDisposable
     public void Dispose() => NativeMemory.AlignedFree(parameters);
 
     private Span<float> Slice(int index) => new(parameters + offsets[index], Layout.Slices[index].Length);
-
-    private void Add(StagedPush sum, StagedPush push, int slice)
-    {
-        Span<float> total = sum.Dense(offsets[slice], Layout.Slices[slice].Length);
-        TensorPrimitives.Add(total, push.Dense(offsets[slice], total.Length), total);
-    }
 
     private SparseGradient Merge(IGrouping<int, SparseGradient> pushes)
     {

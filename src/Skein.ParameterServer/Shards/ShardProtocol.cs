@@ -20,7 +20,7 @@ internal sealed unsafe class ShardProtocol : IDisposable
     private readonly AppliedChunks appliedChunks = new();
     private readonly Dictionary<int, long> pulledVersions = [];
     private readonly Dictionary<int, float[]> pulledParameters = [];
-    private readonly Queue<(long Forwarded, ShardConnection Peer, MessageHeader Answer)> unreplicated = new();
+    private readonly Queue<(long Forwarded, ShardConnection Peer, MessageHeader Answer, nint? Payload)> unreplicated = new();
     private readonly ShardCheckpoint? checkpoint;
     private ReplicaLink? replica;
     private StagingPool? pool;
@@ -50,8 +50,8 @@ internal sealed unsafe class ShardProtocol : IDisposable
         set
         {
             replica = value;
-            replicated = 0;
             if (value is null) Replicated(long.MaxValue);
+            replicated = 0;
         }
     }
 
@@ -95,7 +95,7 @@ internal sealed unsafe class ShardProtocol : IDisposable
         while (unreplicated.TryPeek(out var waiting) && waiting.Forwarded <= sequence)
         {
             unreplicated.Dequeue();
-            waiting.Peer.Send(waiting.Answer);
+            Send(waiting.Peer, waiting.Answer, waiting.Payload);
         }
     }
 
@@ -124,10 +124,10 @@ internal sealed unsafe class ShardProtocol : IDisposable
     }
 
     /// <summary>Writes the state to disk now.</summary>
-    /// <exception cref="InvalidOperationException">There is nowhere to write to, or nothing yet.</exception>
+    /// <exception cref="ParameterServerException">There is nowhere to write to, or nothing yet.</exception>
     public string SaveCheckpoint() => checkpoint is null
-        ? throw new InvalidOperationException("the job has no checkpoint directory; start it with --checkpoint-dir DIR")
-        : checkpoint.Save(model is { Initialized: true } ? model : throw new InvalidOperationException("the shard has no parameters yet"));
+        ? throw new ParameterServerException("the job has no checkpoint directory; start it with --checkpoint-dir DIR")
+        : checkpoint.Save(model is { Initialized: true } ? model : throw new ParameterServerException("the shard has no parameters yet"));
 
     public ShardStatistics Statistics(long generation, long received, long sent) =>
         Counts.Snapshot(generation, model?.Version ?? 0, model?.StoredRows ?? 0, received, sent);
@@ -205,7 +205,9 @@ internal sealed unsafe class ShardProtocol : IDisposable
         }
 
         Answer(request, new MessageHeader { Kind = MessageKind.Acknowledged, Clock = header.Clock });
-        if (settings.CheckpointEvery > 0 && checkpoint is not null && model!.Version >= checkpoint.LastVersion + settings.CheckpointEvery) checkpoint.Save(model);
+
+        // A backup would write the same file.
+        if (settings.CheckpointEvery > 0 && checkpoint is not null && !request.Peer.FromPrimary && model!.Version >= checkpoint.LastVersion + settings.CheckpointEvery) checkpoint.Save(model);
     }
 
     private string? Objection(ShardRequest request, StagedPush push)
@@ -256,16 +258,10 @@ internal sealed unsafe class ShardProtocol : IDisposable
     {
         if (contributions.Count == 0 || !clocks.Workers.All(contributions.ContainsKey)) return;
         StagedPush[] pushes = [.. contributions.Values];
-        if (pushes.Length > 1 && pushes[0].IsShared)
-        {
-            // The backup is still being sent what the worker pushed, so the sum goes elsewhere.
-            StagedPush own = pushes[0].Copy();
-            pushes[0].Release();
-            pushes[0] = own;
-        }
-
-        model!.Combine(pushes);
-        model.Apply(pushes[0], pushes[0].Header.LearningRate);
+        StagedPush sum = pool!.Rent();
+        model!.Combine(pushes, sum);
+        model.Apply(sum, pushes[0].Header.LearningRate);
+        sum.Release();
         stepLoss = pushes.Sum(static push => push.Header.Loss);
         stopRequested |= pushes.Any(static push => push.Header.Flags.HasFlag(MessageFlags.Stop));
         foreach (StagedPush push in pushes)
@@ -314,7 +310,10 @@ internal sealed unsafe class ShardProtocol : IDisposable
             Flags = (same ? MessageFlags.NotModified : MessageFlags.None) | (stopRequested ? MessageFlags.Stop : MessageFlags.None),
             PayloadBytes = same ? 0 : model.Layout.DenseBytes,
         };
-        pull.Peer.Send(answer, (byte*)model.Parameters);
+
+        // A synchronous worker must not be a step ahead of the backup when that takes over.
+        if (consistency.Synchronous) SendReplicated(pull.Peer, answer, (nint)model.Parameters);
+        else Send(pull.Peer, answer, (nint)model.Parameters);
     }
 
     private void KeepPulled(int worker)
@@ -349,11 +348,22 @@ internal sealed unsafe class ShardProtocol : IDisposable
         Answer(request, new MessageHeader { Kind = MessageKind.Acknowledged });
     }
 
-    /// <summary>Answers now, or once the backup has what was forwarded; it may have it, since not every request is forwarded.</summary>
+    /// <summary>Answers now, or once the backup has what was forwarded.</summary>
     private void Answer(ShardRequest request, MessageHeader answer)
     {
         answer.Sequence = request.Header.Sequence;
-        if (replica is null || replicated >= replica.Forwarded) request.Peer.Send(answer);
-        else unreplicated.Enqueue((replica.Forwarded, request.Peer, answer));
+        SendReplicated(request.Peer, answer, null);
+    }
+
+    private void SendReplicated(ShardConnection peer, MessageHeader answer, nint? payload)
+    {
+        if (replica is null || replica.Forwarded <= replicated) Send(peer, answer, payload);
+        else unreplicated.Enqueue((replica.Forwarded, peer, answer, payload));
+    }
+
+    private static void Send(ShardConnection peer, in MessageHeader answer, nint? payload)
+    {
+        if (payload is { } memory) peer.Send(answer, (byte*)memory);
+        else peer.Send(answer);
     }
 }

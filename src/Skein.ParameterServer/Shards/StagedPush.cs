@@ -48,21 +48,6 @@ internal sealed unsafe class StagedPush
 
     public void Share() => Interlocked.Increment(ref references);
 
-    /// <summary>Whether someone besides the caller reads it: then it has to stay as it is.</summary>
-    public bool IsShared => Volatile.Read(ref references) > 1;
-
-    /// <summary>The same gradients in memory of their own.</summary>
-    public StagedPush Copy()
-    {
-        StagedPush copy = pool.Rent();
-        copy.Header = Header;
-        copy.Present = [.. Present];
-        copy.Sparse.AddRange(Sparse);
-        copy.Finite = Finite;
-        NativeMemory.Copy(dense, copy.dense, (nuint)length * sizeof(float));
-        return copy;
-    }
-
     public void Release()
     {
         if (Interlocked.Decrement(ref references) > 0) return;

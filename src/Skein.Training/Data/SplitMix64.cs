@@ -23,6 +23,9 @@ internal struct SplitMix64
         return (int)(product >> 32);
     }
 
+    /// <summary>Uniform over [0, 1), in steps of 2⁻⁵³.</summary>
+    public double NextDouble() => (NextUInt64() >> 11) * (1.0 / (1UL << 53));
+
     private ulong NextUInt64() => Mix(state = unchecked(state + GoldenGamma));
 
     private static ulong Mix(ulong z)

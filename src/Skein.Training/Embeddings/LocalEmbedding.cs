@@ -10,6 +10,7 @@ public static class LocalEmbedding
     public static nn.Module<Tensor, Tensor> Create(EmbeddingSpec spec)
     {
         ArgumentNullException.ThrowIfNull(spec);
+        // Not Embedding_from_pretrained: in TorchSharp 0.107 the parameter it registers is not the one that it uses.
         Embedding table = nn.Embedding(spec.Rows, spec.Dimension);
         nn.init.normal_(table.weight!, 0, spec.InitialDeviation);
         return table;

@@ -24,13 +24,12 @@ public sealed class ParameterServerStrategy : Strategy
     private readonly ParameterServerOptions options;
     private readonly CoordinatorClient coordinator;
     private readonly TimeSpan timeout;
-    private readonly bool synchronous;
     private nn.Module? model;
     private ParameterServerClient? client;
     private RemoteEmbedding[] embeddings = [];
     private Parameter[] parameters = [];
     private ParameterMemory[] values = [];
-    private (int Epoch, int Chunk)? work;
+    private (int Epoch, int Chunk)? work, pushed;
     private long clock;
     private long sums;
     private int rank;
@@ -42,9 +41,9 @@ public sealed class ParameterServerStrategy : Strategy
         this.coordinator = coordinator;
         Settings = JobSettings.Parse(coordinator.View.Settings);
         timeout = TimeSpan.FromSeconds(Settings.TimeoutSeconds);
-        synchronous = Consistency.Parse(Settings.Consistency).Synchronous;
+        Synchronous = Consistency.Parse(Settings.Consistency).Synchronous;
         rank = coordinator.Id;
-        worldSize = Settings.Workers;
+        worldSize = Math.Max(Settings.Workers, rank + 1);
     }
 
     /// <inheritdoc/>
@@ -57,8 +56,17 @@ public sealed class ParameterServerStrategy : Strategy
     /// <summary>What the job's members agree on.</summary>
     public JobSettings Settings { get; }
 
+    /// <summary>Whether the servers add all workers' gradients up before they update.</summary>
+    internal bool Synchronous { get; }
+
+    /// <summary>The model's parameters, in the order of the gradients to push.</summary>
+    internal IReadOnlyList<Parameter> Parameters => parameters;
+
     /// <summary>Which server holds what; null before a model is attached.</summary>
     public Placement? Placement => client?.Placement;
+
+    /// <summary>The updates of the checkpoint that the servers began with; null when they began with none, or before a model is attached.</summary>
+    public long? ResumedFrom { get; private set; }
 
     /// <summary>Bytes sent to the servers so far.</summary>
     public long BytesSent => client?.BytesSent ?? 0;
@@ -109,10 +117,12 @@ public sealed class ParameterServerStrategy : Strategy
         embeddings = [.. model.modules().OfType<RemoteEmbedding>()];
         parameters = [.. named.Select(static entry => entry.Parameter)];
         values = [.. parameters.Select(static parameter => new ParameterMemory(BorrowedTensor.Address(parameter), parameter.numel()))];
+        if (parameters.Length + embeddings.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
         ParameterSpec[] specs = [.. named.Select(static entry => new ParameterSpec(entry.Name, entry.Parameter.numel()))];
         TableSpec[] tables = [.. embeddings.Select(embedding => new TableSpec(embedding.Spec.Name, embedding.Spec.Rows, embedding.Spec.Dimension, embedding.Spec.InitialDeviation, Settings.Seed))];
         client = ParameterServerClient.Open(coordinator, options.Secret, specs, tables, Settings.Servers, timeout);
         foreach ((int index, RemoteEmbedding embedding) in embeddings.Index()) embedding.Bind(client, index);
+        ResumedFrom = Settings.Restore ? client.StartVersion : null;
         client.Initialize(values);
         clock = client.StartClock;
         client.Pull(clock, values);
@@ -132,19 +142,27 @@ public sealed class ParameterServerStrategy : Strategy
 
         int size = Math.Max(1, sampler.GlobalBatchSize(0) / Settings.Workers);
         int chunks = (sampler.Order.Length + size - 1) / size;
-        int? chunk = null;
-        while (true)
+        pushed = null;
+        try
         {
-            long start = Stopwatch.GetTimestamp();
-            chunk = coordinator.TakeWorkAsync(sampler.Epoch, chunks, chunk).GetAwaiter().GetResult();
-            CommunicationTime += Stopwatch.GetElapsedTime(start);
-            if (chunk is not { } taken) break;
-            work = (sampler.Epoch, taken);
-            int first = taken * size, count = Math.Min(size, sampler.Order.Length - first);
-            yield return new SampleRange(first, count, count);
+            while (true)
+            {
+                long start = Stopwatch.GetTimestamp();
+                int? chunk = coordinator.TakeWorkAsync(sampler.Epoch, chunks, pushed?.Chunk).GetAwaiter().GetResult();
+                CommunicationTime += Stopwatch.GetElapsedTime(start);
+                pushed = null;
+                if (chunk is not { } taken) break;
+                work = (sampler.Epoch, taken);
+                int first = taken * size, count = Math.Min(size, sampler.Order.Length - first);
+                yield return new SampleRange(first, count, count);
+            }
         }
-
-        work = null;
+        finally
+        {
+            // The fit ended within the epoch: others must not wait for this chunk. One that was not pushed is given to them.
+            work = null;
+            if (pushed is { } done) coordinator.CompleteWorkAsync(sampler.Epoch, chunks, done.Chunk).GetAwaiter().GetResult();
+        }
     }
 
     /// <inheritdoc/>
@@ -153,25 +171,12 @@ public sealed class ParameterServerStrategy : Strategy
         ArgumentNullException.ThrowIfNull(batch);
 
         // A synchronous server adds the workers' parts of the mean up; otherwise each worker's mean is an update.
-        double scale = synchronous || batch.LocalSize == 0 ? 1 : (double)batch.GlobalSize / batch.LocalSize;
+        double scale = Synchronous || batch.LocalSize == 0 ? 1 : (double)batch.GlobalSize / batch.LocalSize;
         float loss = batch.RunBackward(scale, static (loss, _) => loss.backward());
         Tensor?[] gradients = [.. parameters.Select(Gradient)];
         try
         {
-            var push = new StepPush
-            {
-                Clock = clock++,
-                LearningRate = batch.LearningRate,
-                Loss = loss,
-                Stop = batch.StopRequested,
-                Work = work,
-                Gradients = [.. gradients.Zip(values, Memory)],
-                Rows = [.. embeddings.SelectMany(static embedding => embedding.TakeGradients())],
-            };
-            long start = Stopwatch.GetTimestamp();
-            PullAnswer answer = client!.PushPull(push, values);
-            CommunicationTime += Stopwatch.GetElapsedTime(start);
-            return synchronous ? new StepOutcome((float)answer.Loss, answer.Stop) : new StepOutcome(loss, batch.StopRequested);
+            return Exchange([.. gradients.Zip(values, Memory)], batch.LearningRate, new StepOutcome(loss, batch.StopRequested));
         }
         finally
         {
@@ -188,6 +193,26 @@ public sealed class ParameterServerStrategy : Strategy
         static ParameterMemory Memory(Tensor? gradient, ParameterMemory parameter) => gradient is null
             ? new ParameterMemory(0, parameter.Length)
             : new ParameterMemory(BorrowedTensor.Address(gradient), parameter.Length);
+    }
+
+    /// <summary>Pushes one step's gradients, and pulls the parameters into the model.</summary>
+    internal StepOutcome Exchange(IReadOnlyList<ParameterMemory> gradients, double learningRate, StepOutcome own)
+    {
+        var push = new StepPush
+        {
+            Clock = clock++,
+            LearningRate = learningRate,
+            Loss = own.Loss,
+            Stop = own.Stop,
+            Work = work,
+            Gradients = gradients,
+            Rows = [.. embeddings.SelectMany(static embedding => embedding.TakeGradients())],
+        };
+        long start = Stopwatch.GetTimestamp();
+        PullAnswer answer = client!.PushPull(push, values);
+        CommunicationTime += Stopwatch.GetElapsedTime(start);
+        pushed = work;
+        return Synchronous ? new StepOutcome((float)answer.Loss, answer.Stop) : own;
     }
 
     /// <inheritdoc/>

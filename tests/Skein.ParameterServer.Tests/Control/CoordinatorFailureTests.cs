@@ -17,7 +17,7 @@ public class CoordinatorFailureTests
         await worker1.DisposeAsync();
 
         string? failure = await job.Coordinator.Finished.WaitAsync(Members.Limit);
-        Assert.Equal("worker 1 (process 2001 on here) was lost: its connection closed (the process died or was killed)", failure);
+        Assert.Equal("worker 1 (process 2001 on here) was lost: its connection closed (the process died or was killed); start the job again, with --balance if it is to go on without a worker", failure);
         Assert.Equal(failure, (await Assert.ThrowsAsync<ParameterServerException>(() => sum.WaitAsync(Members.Limit))).Message);
         Assert.Equal(failure, (await Assert.ThrowsAsync<ParameterServerException>(() => job.WorkerAsync(1))).Message);
     }
@@ -71,7 +71,7 @@ public class CoordinatorFailureTests
         await stream.RequestStream.WriteAsync(new Protocol.MemberMessage { Register = Messages.ToMessage(registration) });
 
         Assert.Equal(
-            "worker 0 (process 7 on there) was lost: it has not been heard of for 0.5 s",
+            "worker 0 (process 7 on there) was lost: it has not been heard of for 0.5 s; start the job again, with --balance if it is to go on without a worker",
             await job.Coordinator.Finished.WaitAsync(Members.Limit));
     }
 

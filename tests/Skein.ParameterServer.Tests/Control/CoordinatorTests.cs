@@ -79,6 +79,9 @@ public class CoordinatorTests
         Assert.Null(await worker0.TakeWorkAsync(0, 2, 0));
         Assert.Null(await joined.TakeWorkAsync(0, 2, null));
         Assert.Equal(0, await joined.TakeWorkAsync(1, 2, null));
+        await joined.CompleteWorkAsync(1, 2, 0);
+        Assert.Equal(1, await worker0.TakeWorkAsync(1, 2, null));
+        Assert.Null(await worker0.TakeWorkAsync(1, 2, 1));
 
         await worker0.SumAsync("loss", new double[] { 10, 20 });
         SumResult result = await sum.WaitAsync(Members.Limit);

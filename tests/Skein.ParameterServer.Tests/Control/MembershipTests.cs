@@ -67,7 +67,29 @@ public class MembershipTests
             Assert.Throws<ParameterServerException>(() => job.Worker(1)).Message);
 
         job.Membership.Lose(first, "gone");
-        Assert.Equal("worker 0 (process 200 on host) was lost: gone", job.View.Failure);
+        Assert.Equal("worker 0 (process 200 on host) was lost: gone; worker 0 leads and cannot be replaced: start the job again", job.View.Failure);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Workers_that_are_expected_are_awaited_before_they_register(bool elastic)
+    {
+        var job = new MembershipScript(Options with { Elastic = elastic });
+        job.Worker(0);
+        Assert.Equal([0, 1], job.Membership.AwaitedWorkers);
+    }
+
+    [Fact]
+    public void Nobody_joins_in_addition_once_the_training_is_over()
+    {
+        var job = new MembershipScript(Options with { Elastic = true });
+        job.Worker(0);
+        job.Membership.Close();
+        Assert.Equal(
+            "process 199 on host cannot join: the workers of this job have finished their training",
+            Assert.Throws<ParameterServerException>(() => job.Worker(WorkerRegistration.Extra)).Message);
+        Assert.Equal(1, job.Worker(1).Id);
     }
 
     [Fact]
@@ -77,7 +99,7 @@ public class MembershipTests
         Member worker = job.Worker(1);
         Assert.Equal([0, 1], job.Membership.AwaitedWorkers);
         job.Membership.Lose(worker, "gone");
-        Assert.Equal("worker 1 (process 201 on host) was lost: gone", job.View.Failure);
+        Assert.Equal("worker 1 (process 201 on host) was lost: gone; start the job again, with --balance if it is to go on without a worker", job.View.Failure);
         Assert.Equal(job.View.Failure, Assert.Throws<ParameterServerException>(() => job.Worker(0)).Message);
     }
 
