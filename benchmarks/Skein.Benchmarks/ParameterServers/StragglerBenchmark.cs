@@ -20,7 +20,7 @@ internal static class StragglerBenchmark
     private static readonly Option<int> Rounds = new("--rounds") { DefaultValueFactory = static _ => 2 };
     private static readonly Option<double[]> Rates = Numbers("--learning-rates", [0.1, 0.2], "Of the synchronous runs");
     private static readonly Option<double[]> AsynchronousRates = Numbers("--asynchronous-learning-rates", [0.0167, 0.0333], "Of the others");
-    private static readonly Option<double[]> Losses = Numbers("--losses", [0.5, 0.4, 0.35, 0.3], "The losses that are waited for");
+    private static readonly Option<double[]> Losses = Numbers("--losses", [0.5, 0.4, 0.35], "The losses that are waited for");
     private static readonly Option<string[]> Consistencies = new("--consistencies") { DefaultValueFactory = static _ => ["bsp", "async"], AllowMultipleArgumentsPerToken = true, Description = "What to compare; the first is what the others are compared with" };
     private static readonly Option<int> Batch = new("--batch-size") { DefaultValueFactory = static _ => 384, Description = "Samples of a synchronous step, over all workers" };
     private static readonly Option<string> Straggler = new("--straggler") { DefaultValueFactory = static _ => "2:4" };
@@ -98,7 +98,7 @@ internal static class StragglerBenchmark
     private static string Words(IEnumerable<double> values)
     {
         double[] all = [.. values];
-        return !all.All(double.IsFinite) ? "not reached" : all.Length == 1 ? $"{all[0]:f2}" : $"{Statistics.Median(all):f2} ({all.Min():f2} to {all.Max():f2})";
+        return !all.All(static value => double.IsFinite(value) && value > 0) ? "not reached" : all.Length == 1 ? $"{all[0]:f2}" : $"{Statistics.Median(all):f2} ({all.Min():f2} to {all.Max():f2})";
     }
 
     /// <summary>The first time at which the loss is reached, or infinity.</summary>

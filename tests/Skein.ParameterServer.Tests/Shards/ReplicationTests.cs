@@ -60,6 +60,18 @@ public sealed class ReplicationTests
     }
 
     [Fact]
+    public async Task A_worker_whose_initial_values_come_second_is_answered_though_the_backup_gets_nothing_new()
+    {
+        await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 1, Workers = 2 }, replicas: 2);
+        await using CoordinatorClient second = await CoordinatorClient.JoinAsync("127.0.0.1", job.Coordinator.Endpoint.Port, job.Secret, new WorkerRegistration(1), ServerJob.Limit);
+        using var late = ParameterServerClient.Open(second, job.Secret, [new ParameterSpec("w", 1)], [], 1, ServerJob.Limit);
+        JobWorker first = await job.WorkerAsync(0, [5f]);
+        late.Initialize(first.ValueMemory);
+        Assert.Equal(4, late.Pull(0, first.ValueMemory).BytesReceived);
+        await second.LeaveAsync();
+    }
+
+    [Fact]
     public async Task Without_a_backup_a_lost_shard_ends_the_job_naming_it()
     {
         await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 2, Workers = 1 });
