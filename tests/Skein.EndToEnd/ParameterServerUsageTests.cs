@@ -60,9 +60,13 @@ public sealed class ParameterServerUsageTests : IDisposable
     [Theory]
     [InlineData(1)]
     [InlineData(2)]
-    public Task More_servers_than_parameters_are_refused_when_the_model_is_known(int workers) => RefusesAsync(
-        1, "5 servers are more than the 4 parameters need, and server 4 would hold nothing; use fewer servers",
-        "train", "digits", "--strategy", "parameter-server", "--servers", "5", "--workers", $"{workers}", "--run-dir", directory);
+    public async Task More_servers_than_parameters_are_refused_when_the_model_is_known(int workers)
+    {
+        await using var job = SkeinProcess.Start("train", "digits", "--strategy", "parameter-server", "--servers", "5", "--workers", $"{workers}", "--run-dir", directory);
+        Assert.Equal(1, await job.ExitAsync());
+        Assert.Matches(ByAnyRank("5 servers are more than the 4 parameters need, and server 4 would hold nothing; use fewer servers"), Assert.Single(job.Errors));
+        Assert.Empty(job.Descendants);
+    }
 
     [Fact]
     public Task Nothing_to_resume_from_is_said_with_the_file() => RefusesAsync(
@@ -76,7 +80,7 @@ public sealed class ParameterServerUsageTests : IDisposable
             "train", "digits", "--strategy", "parameter-server", "--workers", "2", "--learning-rate", "1e30", "--run-dir", directory);
         Assert.Equal(1, await job.ExitAsync());
         Assert.Matches(
-            "^skein: worker [01] pushed gradients with NaN or infinity at clock [1-9]; nothing of the push was applied: lower the learning rate, or look at that worker's data$",
+            ByAnyRank("worker [01] pushed gradients with NaN or infinity at clock [1-9]; nothing of the push was applied: lower the learning rate, or look at that worker's data"),
             Assert.Single(job.Errors));
         Assert.Empty(job.Descendants);
     }
@@ -94,6 +98,9 @@ public sealed class ParameterServerUsageTests : IDisposable
             output.Where(line => line.StartsWith("  7.weight ", StringComparison.Ordinal)));
         Assert.DoesNotContain("", output);
     }
+
+    // Every rank finds the error by itself; the launcher names the first one, when that ended before rank 0 could speak.
+    private static string ByAnyRank(string message) => $"^skein: (rank 1 exited with code 1: )?{message}(; its output is in .*)?$";
 
     private static async Task RefusesAsync(int expected, string message, params string[] arguments)
     {

@@ -18,13 +18,15 @@ internal static class StragglerBenchmark
     private const int Workers = 3;
 
     private static readonly Option<int> Rounds = new("--rounds") { DefaultValueFactory = static _ => 2 };
-    private static readonly Option<double[]> Rates = Numbers("--learning-rates", [0.1, 0.2], "Of the synchronous runs");
-    private static readonly Option<double[]> AsynchronousRates = Numbers("--asynchronous-learning-rates", [0.0167, 0.0333], "Of the others");
-    private static readonly Option<double[]> Losses = Numbers("--losses", [0.5, 0.4, 0.35], "The losses that are waited for");
+    private static readonly Option<double[]> Rates = Numbers("--learning-rates", [0.06, 0.12], "Of the synchronous runs");
+    private static readonly Option<double[]> AsynchronousRates = Numbers("--asynchronous-learning-rates", [0.02, 0.04], "Of the others");
+    private static readonly Option<double[]> Losses = Numbers("--losses", [0.6, 0.5, 0.4], "The losses that are waited for");
     private static readonly Option<string[]> Consistencies = new("--consistencies") { DefaultValueFactory = static _ => ["bsp", "async"], AllowMultipleArgumentsPerToken = true, Description = "What to compare; the first is what the others are compared with" };
-    private static readonly Option<int> Batch = new("--batch-size") { DefaultValueFactory = static _ => 384, Description = "Samples of a synchronous step, over all workers" };
+    private static readonly Option<string> Model = new("--model") { DefaultValueFactory = static _ => "cnn" };
+    private static readonly Option<string> Optimizer = new("--server-optimizer") { DefaultValueFactory = static _ => "momentum" };
+    private static readonly Option<int> Batch = new("--batch-size") { DefaultValueFactory = static _ => 192, Description = "Samples of a synchronous step, over all workers" };
     private static readonly Option<string> Straggler = new("--straggler") { DefaultValueFactory = static _ => "2:4" };
-    private static readonly Option<int> Epochs = new("--epochs") { DefaultValueFactory = static _ => 5 };
+    private static readonly Option<int> Epochs = new("--epochs") { DefaultValueFactory = static _ => 2 };
     private static readonly Option<int> Window = new("--window") { DefaultValueFactory = static _ => 30, Description = "Steps that a loss is averaged over" };
     private static readonly Option<string?> Plot = new("--plot") { Description = "Where to write the curves of the first round, as SVG" };
 
@@ -32,7 +34,7 @@ internal static class StragglerBenchmark
     {
         var command = new Command("straggler", "Time to the same loss with one slow worker, synchronous against asynchronous")
         {
-            Rounds, Rates, AsynchronousRates, Losses, Consistencies, Batch, Straggler, Epochs, Window, Plot, ServersCommand.Skein,
+            Rounds, Rates, AsynchronousRates, Losses, Consistencies, Model, Optimizer, Batch, Straggler, Epochs, Window, Plot, ServersCommand.Skein,
         };
         command.SetAction(Run);
         return command;
@@ -53,7 +55,7 @@ internal static class StragglerBenchmark
                 TrainRun run = await TrainRun.RunAsync(
                     parsed.GetValue(ServersCommand.Skein)!,
                     [
-                        "fashion-mnist", "--model", "mlp", "--strategy", "parameter-server", "--workers", $"{Workers}", "--straggler", parsed.GetValue(Straggler)!,
+                        "fashion-mnist", "--model", parsed.GetValue(Model)!, "--server-optimizer", parsed.GetValue(Optimizer)!, "--strategy", "parameter-server", "--workers", $"{Workers}", "--straggler", parsed.GetValue(Straggler)!,
                         "--epochs", $"{parsed.GetValue(Epochs)}", "--batch-size", $"{parsed.GetValue(Batch)}", "--consistency", configuration.Consistency,
                         "--learning-rate", configuration.Rate.ToString(CultureInfo.InvariantCulture), "--seed", $"{round}",
                     ],
@@ -67,7 +69,7 @@ internal static class StragglerBenchmark
         Print(curves, parsed.GetValue(Losses)!);
         if (parsed.GetValue(Plot) is not { } path) return;
         new LinePlot(
-            $"fashion-mnist mlp, {Workers} workers, one of them slow ({parsed.GetValue(Straggler)})", "seconds", "training loss of worker 0",
+            $"fashion-mnist {parsed.GetValue(Model)}, {Workers} workers, one of them slow ({parsed.GetValue(Straggler)})", "seconds", "training loss of worker 0",
             [.. curves.Select(static curve => new PlotLine($"{curve.Key}", curve.Value[0]))])
         { Highest = 1 }.Save(path);
     }
