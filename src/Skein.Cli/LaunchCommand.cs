@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.Hosting;
 
@@ -34,6 +35,18 @@ internal static class LaunchCommand
         HelpName = "HOST:PORT",
     };
 
+    private static readonly Option<string?> EmulateBandwidth = new("--emulate-bandwidth")
+    {
+        Description = "Let each rank's bytes leave at this rate, as in 100Mbit, for experiments",
+        HelpName = "RATE",
+    };
+
+    private static readonly Option<string?> EmulateLatency = new("--emulate-latency")
+    {
+        Description = "Let them arrive so much later, as in 20ms",
+        HelpName = "TIME",
+    };
+
     private static readonly Argument<string[]> Program = new("PROGRAM")
     {
         Description = "The program and its arguments, after --",
@@ -45,7 +58,7 @@ internal static class LaunchCommand
     {
         var command = new Command("launch", "Starts a program as N ranks, and ends all when one fails")
         {
-            Processes, Nodes, NodeRank, Rendezvous, Program,
+            Processes, Nodes, NodeRank, Rendezvous, EmulateBandwidth, EmulateLatency, Program,
         };
         command.SetAction(RunAsync);
         return command;
@@ -93,7 +106,24 @@ internal static class LaunchCommand
             Secret = settings.Secret,
             Timeout = settings.Timeout,
             RunDirectory = parsed.GetValue(CommonOptions.RunDirectory),
+            Environment = ReadEmulation(parsed),
         };
+    }
+
+    private static Dictionary<string, string> ReadEmulation(ParseResult parsed)
+    {
+        var variables = new Dictionary<string, string>();
+        if (parsed.GetValue(EmulateBandwidth) is { } bandwidth) variables["SKEIN_EMULATE_BANDWIDTH"] = bandwidth;
+        if (parsed.GetValue(EmulateLatency) is { } latency) variables["SKEIN_EMULATE_LATENCY"] = latency;
+        try
+        {
+            NetworkEmulation.Parse(parsed.GetValue(EmulateBandwidth), parsed.GetValue(EmulateLatency));
+            return variables;
+        }
+        catch (FormatException error)
+        {
+            throw new UsageException(error.Message);
+        }
     }
 
     private static (string? Host, int Port) ParseRendezvous(string? text)

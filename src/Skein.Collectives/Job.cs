@@ -8,6 +8,7 @@ using System.Text;
 using System.Text.Json;
 using Microsoft.Extensions.Logging;
 using Skein.Collectives.Rendezvous;
+using Skein.Collectives.Transports.Emulated;
 using Skein.Collectives.Transports.Mpi;
 
 namespace Skein.Collectives;
@@ -40,6 +41,7 @@ internal sealed class Job : IAsyncDisposable
         this.server = server;
         this.listener = listener;
         this.lifeline = lifeline;
+        if (options.Emulation is { } network) Link = new EmulatedLink(network);
         listener?.Register(ConnectionPurpose.Link, acceptor.AcceptAsync);
         if (lifeline is not null)
         {
@@ -68,6 +70,9 @@ internal sealed class Job : IAsyncDisposable
     /// <summary>Where each rank is, by rank.</summary>
     public RankAddress[] Addresses { get; }
 
+    /// <summary>The line by which this rank's bytes leave, where a slower network is emulated; else null.</summary>
+    public EmulatedLink? Link { get; }
+
     public int Rank => Options.Rank;
 
     public int WorldSize => Options.WorldSize;
@@ -76,6 +81,16 @@ internal sealed class Job : IAsyncDisposable
 
     public static async Task<Job> JoinAsync(ProcessGroupOptions options, Store? givenStore, CancellationToken cancellationToken)
     {
+        if (options.Emulation is not null)
+        {
+            if (options.Transport is not (TransportKind.Auto or TransportKind.Tcp))
+            {
+                throw new RendezvousException($"a slower network is emulated over tcp only, and the transport is {options.Transport}: use auto or tcp");
+            }
+
+            options = options with { Transport = TransportKind.Tcp };
+        }
+
         long ticks = (long)(options.Timeout.TotalSeconds * Stopwatch.Frequency);
         string host = options.HostId ?? RankAddress.LocalHostId();
         if (options.WorldSize == 1)

@@ -93,6 +93,9 @@ public sealed record ProcessGroupOptions
     /// </summary>
     public string? HostId { get; init; }
 
+    /// <summary>Sends as over this slower network, over TCP whatever the host; null for the network as it is.</summary>
+    public NetworkEmulation? Emulation { get; init; }
+
     /// <summary>Where the flight recorder is dumped on failure and on SIGQUIT; null for the temporary folder.</summary>
     public string? FlightRecorderDirectory { get; init; }
 

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using Skein.Collectives.Transports;
+using Skein.Collectives.Transports.Emulated;
 using Skein.Collectives.Transports.Mpi;
 using Skein.Collectives.Transports.SharedMemory;
 using Skein.Collectives.Transports.Tcp;
@@ -144,11 +145,11 @@ internal sealed class Wiring : IDisposable
             : throw new RendezvousException($"the job has made {tag / 2:N0} groups, more than MPI has tags for; reuse groups, or use another transport");
     }
 
-    private static TcpTransport Tcp(Job job, string context, int[] members, int rank)
+    private static Transport Tcp(Job job, string context, int[] members, int rank)
     {
         var transport = new TcpTransport(rank, members.Length, (peer, timeout) => job.OpenLink(context, rank, members[peer], timeout));
         job.AcceptLinks(context, transport.Adopt);
-        return transport;
+        return job.Link is { } line ? new EmulatedTransport(transport, line) : transport;
     }
 
     /// <summary>The host's first rank makes the segment and publishes where it is; the others map it.</summary>

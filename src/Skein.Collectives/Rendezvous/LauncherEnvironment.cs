@@ -108,6 +108,7 @@ public static class LauncherEnvironment
                 Timeout = ReadTimeout(read) ?? options.Timeout,
                 Transport = read("SKEIN_TRANSPORT") is { } transport ? OptionNames.ParseTransport(transport) : options.Transport,
                 Algorithm = read("SKEIN_ALGORITHM") is { } algorithm ? OptionNames.ParseAlgorithm(algorithm) : options.Algorithm,
+                Emulation = NetworkEmulation.Parse(read("SKEIN_EMULATE_BANDWIDTH"), read("SKEIN_EMULATE_LATENCY")),
                 FlightRecorderDirectory = read("SKEIN_RUN_DIR"),
                 Logger = new StandardErrorLogger(ReadLogLevel(read)),
             };
