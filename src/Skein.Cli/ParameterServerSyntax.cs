@@ -27,6 +27,10 @@ internal static class ParameterServerSyntax
         Servers, Replicas, Consistency, Weighting, Optimizer, Compensation, Balance, Aggregate, AllowNonFinite, CheckpointDirectory, CheckpointEvery, Resume,
     ];
 
+    /// <summary>The options that were written on the command line.</summary>
+    public static IReadOnlyList<string> Given(ParseResult parsed) =>
+        [.. All.Where(option => parsed.GetResult(option) is { Implicit: false }).Select(static option => option.Name)];
+
     /// <summary>What was asked for, unchecked.</summary>
     public static ServerOptions Read(ParseResult parsed) => new()
     {
@@ -42,7 +46,6 @@ internal static class ParameterServerSyntax
         CheckpointDirectory = parsed.GetValue(CheckpointDirectory),
         CheckpointEvery = parsed.GetValue(CheckpointEvery),
         Resume = parsed.GetValue(Resume),
-        Given = [.. All.Where(option => parsed.GetResult(option) is { Implicit: false }).Select(static option => option.Name)],
     };
 
     /// <exception cref="UsageException">It is not HOST:PORT.</exception>

@@ -41,9 +41,6 @@ internal sealed record ServerOptions
     /// <summary>Whether to begin with the state of the last checkpoint.</summary>
     public bool Resume { get; init; }
 
-    /// <summary>The options that were written on the command line.</summary>
-    public IReadOnlyList<string> Given { get; init; } = [];
-
     /// <summary>Checks, and puts together what the members of the job agree on.</summary>
     /// <param name="workers">The number of workers that the job begins with.</param>
     /// <param name="optimizer">The optimizer that a single process would run.</param>

@@ -1,3 +1,5 @@
+using Skein.Training;
+
 namespace Skein.Cli.Train;
 
 /// <summary>What was asked of <c>skein train</c>. A null leaves the choice to the workload; <see cref="TrainPlan"/> checks the rest.</summary>
@@ -6,7 +8,7 @@ internal sealed record TrainOptions
     /// <summary>Name of the workload, such as <c>digits</c>.</summary>
     public required string Workload { get; init; }
 
-    /// <summary><c>single</c>, <c>ddp</c> or <c>parameter-server</c>. Null: <c>single</c> for one worker, <c>ddp</c> for more.</summary>
+    /// <summary><c>single</c>, <c>ddp</c>, <c>local-sgd</c> or <c>parameter-server</c>. Null: <c>single</c> for one worker, <c>ddp</c> for more.</summary>
     public string? Strategy { get; init; }
 
     /// <summary>Number of worker processes, 1 or more; a worker of a launched job takes the job's world size instead.</summary>
@@ -50,6 +52,12 @@ internal sealed record TrainOptions
 
     /// <summary>What applies to <c>--strategy parameter-server</c> only.</summary>
     public ServerOptions Server { get; init; } = new();
+
+    /// <summary>What applies to <c>--strategy local-sgd</c> only; checked.</summary>
+    public LocalSgdOptions LocalSgd { get; init; } = new();
+
+    /// <summary>For each strategy with options of its own, those of them that were written on the command line.</summary>
+    public IReadOnlyDictionary<string, IReadOnlyList<string>> Given { get; init; } = new Dictionary<string, IReadOnlyList<string>>();
 
     /// <summary>The coordinator of a running job with parameter servers, HOST:PORT. Null: the environment's, else a new job.</summary>
     public string? Coordinator { get; init; }

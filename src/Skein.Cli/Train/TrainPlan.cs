@@ -2,6 +2,7 @@ using System.Globalization;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.ParameterServer;
+using Skein.Training;
 using Skein.Workloads;
 
 namespace Skein.Cli.Train;
@@ -9,8 +10,9 @@ namespace Skein.Cli.Train;
 /// <summary>Checked options, with the workload's defaults filled in.</summary>
 internal sealed record TrainPlan
 {
-    private static readonly string[] Strategies = ["single", "ddp", ParameterServer];
+    private static readonly string[] Strategies = ["single", "ddp", LocalSgdStrategy, ParameterServer];
     public const string ParameterServer = "parameter-server";
+    public const string LocalSgdStrategy = "local-sgd";
     private static readonly string[] Optimizers = ["sgd", "momentum", "adam", "adamw"];
     private static readonly string[] Precisions = ["fp32"];
     private static readonly string[] Devices = ["cpu", "cuda"];
@@ -39,6 +41,9 @@ internal sealed record TrainPlan
 
     /// <summary>What a job with parameter servers agrees on; null for other strategies.</summary>
     public required JobSettings? Servers { get; init; }
+
+    /// <summary>How often workers meet; null for other strategies.</summary>
+    public required LocalSgdOptions? LocalSgd { get; init; }
 
     /// <summary>Checks <paramref name="options"/> for a job of <paramref name="worldSize"/> workers, without loading LibTorch or data.</summary>
     /// <exception cref="UsageException">Something is unknown or does not fit; the message lists the choices or shows the arithmetic.</exception>
@@ -70,8 +75,14 @@ internal sealed record TrainPlan
             Seed = AtLeast("--seed", options.Seed, 0),
             Straggler = ParseStraggler(options.Straggler, worldSize),
             Servers = null,
+            LocalSgd = null,
         };
-        return (plan with { Servers = plan.Strategy == ParameterServer ? PlanServers(options, plan) : NoServers(options) }).CheckSplit();
+        CheckGiven(options, plan.Strategy);
+        return (plan with
+        {
+            Servers = plan.Strategy == ParameterServer ? PlanServers(options, plan) : null,
+            LocalSgd = plan.Strategy == LocalSgdStrategy ? options.LocalSgd : null,
+        }).CheckSplit();
     }
 
     private TrainPlan CheckSplit()
@@ -104,10 +115,14 @@ internal sealed record TrainPlan
         return options.Server.ToSettings(plan.WorldSize, plan.Optimizer, plan.Defaults.WeightDecay ?? 0, plan.Seed, timeout);
     }
 
-    private static JobSettings? NoServers(TrainOptions options)
+    private static void CheckGiven(TrainOptions options, string strategy)
     {
-        string? misplaced = options.Server.Given is [var first, ..] ? first : options.Coordinator is not null ? "--coordinator" : null;
-        return misplaced is null ? null : throw new UsageException($"{misplaced} needs --strategy {ParameterServer}");
+        foreach ((string owner, IReadOnlyList<string> given) in options.Given)
+        {
+            if (owner != strategy && given is [var first, ..]) throw new UsageException($"{first} needs --strategy {owner}");
+        }
+
+        if (options.Coordinator is not null && strategy != ParameterServer) throw new UsageException($"--coordinator needs --strategy {ParameterServer}");
     }
 
     private static (int Rank, double Factor)? ParseStraggler(string? text, int worldSize)

@@ -30,12 +30,13 @@ internal static class TrainWorker
         using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(
             plan.Model, plan.Seed, plan.Servers is null || aggregates ? null : static spec => new RemoteEmbedding(spec)).to(device);
         using optim.Optimizer optimizer = CreateOptimizer(plan, model);
-        await using ProcessGroup? group = plan.Strategy == "ddp" || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
+        await using ProcessGroup? group = plan.Strategy is "ddp" or TrainPlan.LocalSgdStrategy || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
         using Strategy strategy = plan.Strategy switch
         {
             TrainPlan.ParameterServer when aggregates => await HostAggregatedServers.JoinAsync(group!, options.Server.Aggregate, Job(options), cancellationToken),
             TrainPlan.ParameterServer => await ParameterServerStrategy.JoinAsync(Job(options), cancellationToken),
             "ddp" => new DataParallel(group!, new DataParallelOptions { BucketBytes = plan.BucketBytes }),
+            TrainPlan.LocalSgdStrategy => new LocalSgd(group!, plan.LocalSgd),
             _ => new SingleProcess(),
         };
         ParameterServerStrategy? servers = strategy as ParameterServerStrategy ?? (strategy as HostAggregatedServers)?.Leader;
@@ -131,6 +132,7 @@ internal static class TrainWorker
         plan.BucketBytes,
         plan.Seed,
         plan.Servers,
+        plan.LocalSgd,
         Straggler = plan.Straggler is { } straggler ? $"{straggler.Rank}:{straggler.Factor}" : null,
         SkeinVersion = typeof(Trainer).Assembly.GetName().Version?.ToString(3),
         LibtorchVersion = NativeLibTorch.Status.Version,

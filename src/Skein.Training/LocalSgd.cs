@@ -1,0 +1,136 @@
+using System.Diagnostics;
+using Skein.Collectives;
+using Skein.Training.Gradients;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Skein.Training;
+
+/// <summary>
+/// Every rank trains by itself, with an optimizer of its own on its slice of each global batch, and the ranks meet every
+/// H steps only (Stich 2019, "Local SGD converges fast and communicates little"): H times fewer bytes than
+/// <see cref="DataParallel"/>. What they do when they meet is the options': average, or take an outer step (DiLoCo).
+/// </summary>
+/// <remarks>
+/// A step's loss is that of this rank's samples, before the update: the mean over ranks would cost a round trip in every
+/// step. A rank that asks to stop is heard when the ranks meet next. Parameters are equal on all ranks after each meeting
+/// of all fragments, and at the end of a fit. Not thread-safe.
+/// </remarks>
+public sealed class LocalSgd : Strategy
+{
+    private readonly ProcessGroup group;
+    private readonly LocalSgdOptions options;
+    private readonly List<ParameterFragment> fragments = [];
+    private nn.Module? model;
+    private float lastLoss;
+    private bool stopRequested;
+    private bool stopAgreed;
+    private bool apart;
+    private long steps;
+
+    /// <summary>Trains on the ranks of <paramref name="group"/>, which stays the caller's to dispose, after this.</summary>
+    /// <exception cref="ArgumentException">An option is out of range.</exception>
+    public LocalSgd(ProcessGroup group, LocalSgdOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(group);
+        this.group = group;
+        this.options = options ?? new LocalSgdOptions();
+        this.options.Validate();
+    }
+
+    /// <inheritdoc/>
+    public override int Rank => group.Rank;
+
+    /// <inheritdoc/>
+    public override int WorldSize => group.WorldSize;
+
+    /// <summary>Checks that all ranks have the same model, and overwrites its parameters and buffers by those of rank 0.</summary>
+    /// <exception cref="InvalidOperationException">The ranks' models differ, or another model is attached already.</exception>
+    public override void Attach(nn.Module model)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        if (ReferenceEquals(this.model, model)) return;
+        if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one LocalSgd for each model");
+        Parameter[] parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
+        if (parameters.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
+        Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
+        Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
+        foreach (IReadOnlyList<Parameter> part in Cut(parameters, options.Fragments)) fragments.Add(new ParameterFragment(group, part));
+        this.model = model;
+    }
+
+    /// <inheritdoc/>
+    protected internal override StepOutcome ComputeGradients(StepBatch batch)
+    {
+        ArgumentNullException.ThrowIfNull(batch);
+        stopRequested = batch.StopRequested;
+        if (batch.LocalSize > 0) lastLoss = batch.RunBackward((double)batch.GlobalSize / batch.LocalSize, static (loss, _) => loss.backward());
+        return new StepOutcome(lastLoss, stopAgreed);
+    }
+
+    /// <inheritdoc/>
+    protected internal override void UpdateParameters(optim.Optimizer optimizer)
+    {
+        base.UpdateParameters(optimizer);
+        steps++;
+        apart = true;
+        bool synchronous = steps <= options.SynchronousSteps;
+        Meet([.. fragments.Where((_, index) => synchronous || IsDue(index))], synchronous);
+    }
+
+    /// <inheritdoc/>
+    protected internal override void Complete()
+    {
+        if (apart) Meet(fragments, steps <= options.SynchronousSteps);
+    }
+
+    /// <inheritdoc/>
+    protected internal override void SynchronizeBuffers() => Replicas.Broadcast(group, model!.buffers());
+
+    /// <inheritdoc/>
+    protected internal override void Sum(Span<double> values) => group.AllReduce(values);
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            foreach (ParameterFragment fragment in fragments) fragment.Dispose();
+            fragments.Clear();
+        }
+
+        base.Dispose(disposing);
+    }
+
+    /// <summary>Fragments meet at equal distances, the last one at the end of each H steps.</summary>
+    private bool IsDue(int fragment) => steps % options.LocalSteps == (long)(fragment + 1) * options.LocalSteps / fragments.Count % options.LocalSteps;
+
+    private void Meet(List<ParameterFragment> those, bool average)
+    {
+        long start = Stopwatch.GetTimestamp();
+        foreach (ParameterFragment fragment in those)
+        {
+            stopAgreed |= fragment.Meet(average ? 1 : options.OuterLearningRate, average ? 0 : options.OuterMomentum, stopRequested);
+        }
+
+        CommunicationTime += Stopwatch.GetElapsedTime(start);
+        if (those.Count == fragments.Count) apart = false;
+    }
+
+    /// <summary>Neighbouring parameters, in parts of about the same size; fewer parts when there are not enough parameters.</summary>
+    private static IEnumerable<IReadOnlyList<Parameter>> Cut(Parameter[] parameters, int parts)
+    {
+        double total = parameters.Sum(static parameter => parameter.numel());
+        long before = 0;
+        return parameters
+            .Select(parameter =>
+            {
+                double middle = before + (parameter.numel() / 2.0);
+                before += parameter.numel();
+                return (parameter, part: (int)(middle * parts / total));
+            })
+            .ToArray()
+            .GroupBy(static entry => entry.part, static entry => entry.parameter)
+            .Select(static part => (IReadOnlyList<Parameter>)[.. part]);
+    }
+}

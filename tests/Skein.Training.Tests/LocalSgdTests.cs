@@ -1,0 +1,193 @@
+using Skein.Training.Data;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Skein.Training.Tests;
+
+/// <summary>Against the same algorithm written down for all ranks in one loop.</summary>
+public class LocalSgdTests
+{
+    private const int Batch = 24;
+    private const int Seed = 3;
+    private const double Rate = 0.1;
+
+    public static TheoryData<int, LocalSgdOptions> Settings => new()
+    {
+        { 2, new LocalSgdOptions { LocalSteps = 1 } },
+        { 3, new LocalSgdOptions { LocalSteps = 4 } },
+        { 2, new LocalSgdOptions { LocalSteps = 5, SynchronousSteps = 7 } },
+        { 2, LocalSgdOptions.DiLoCo(4) },
+        { 3, LocalSgdOptions.DiLoCo(6) with { Fragments = 3 } },
+        { 2, new LocalSgdOptions { LocalSteps = 8, Fragments = 2 } },
+    };
+
+    [Theory]
+    [MemberData(nameof(Settings))]
+    public async Task Ranks_end_where_the_algorithm_on_paper_does(int ranks, LocalSgdOptions options)
+    {
+        const int Steps = 22;
+        (float[] expected, float[] losses) = OnPaper(ranks, options, Steps);
+        (float[] Parameters, IReadOnlyList<float> Losses)[] actual = await RankThreads.Run(ranks, group => Train(new LocalSgd(group, options), Steps));
+        foreach ((float[] parameters, _) in actual)
+        {
+            Models.AssertClose(expected, parameters, 1e-4, 1e-6);
+            Assert.Equal(actual[0].Parameters, parameters);
+        }
+
+        Models.AssertClose(losses, [.. actual[0].Losses], 1e-4);
+    }
+
+    [Fact]
+    public async Task Meeting_after_every_step_is_data_parallel()
+    {
+        (float[] Parameters, IReadOnlyList<float> Losses)[] expected = await RankThreads.Run(2, group => Train(new DataParallel(group), 30));
+        (float[] Parameters, IReadOnlyList<float> Losses)[] actual = await RankThreads.Run(2, group => Train(new LocalSgd(group, new LocalSgdOptions { LocalSteps = 1 }), 30));
+        Models.AssertClose(expected[0].Parameters, actual[0].Parameters, 1e-4, 1e-6);
+    }
+
+    [Fact]
+    public async Task Bytes_fall_by_the_number_of_local_steps()
+    {
+        const int Steps = 32;
+        long[] every = await RankThreads.Run(2, group => Sent(group, 1));
+        long[] eighth = await RankThreads.Run(2, group => Sent(group, 8));
+        Assert.Equal(every[0], 8 * eighth[0]);
+
+        static async Task<long> Sent(Collectives.ProcessGroup group, int localSteps)
+        {
+            using var strategy = new LocalSgd(group, new LocalSgdOptions { LocalSteps = localSteps });
+            using nn.Module<Tensor, Tensor> model = Models.Mlp();
+            strategy.Attach(model);
+            long before = group.BytesSent;
+            await Train(strategy, Steps, model);
+            return group.BytesSent - before;
+        }
+    }
+
+    [Fact]
+    public async Task A_rank_that_stops_ends_all_when_they_meet_next_with_equal_parameters()
+    {
+        float[][] ends = await RankThreads.Run(3, async group =>
+        {
+            using var cancellation = new CancellationTokenSource();
+            using nn.Module<Tensor, Tensor> model = Models.Mlp();
+            using InMemoryDataset data = Models.Data();
+            using var optimizer = optim.SGD(model.parameters(), Rate);
+            using var strategy = new LocalSgd(group, new LocalSgdOptions { LocalSteps = 4 });
+            int last = 0;
+            var trainer = new Trainer(model, optimizer, Models.CrossEntropy)
+            {
+                Strategy = strategy,
+                BatchSize = Batch,
+                StepCompleted = step =>
+                {
+                    last = (int)step.Step;
+                    if (step.Step == 5 && group.Rank == 1) cancellation.Cancel();
+                },
+            };
+            await Assert.ThrowsAsync<OperationCanceledException>(() => trainer.FitAsync(data, 100, cancellation.Token));
+            Assert.Equal(9, last);
+            return Models.Parameters(model);
+        });
+        Assert.All(ends, end => Assert.Equal(ends[0], end));
+    }
+
+    [Theory]
+    [InlineData(0, 0, 1, 0, 1, "the number of local steps is 0")]
+    [InlineData(4, -1, 1, 0, 1, "the number of synchronous steps is -1")]
+    [InlineData(4, 0, 0, 0, 1, "the outer learning rate is 0")]
+    [InlineData(4, 0, double.NaN, 0, 1, "the outer learning rate is NaN")]
+    [InlineData(4, 0, 1, 1, 1, "the outer momentum is 1")]
+    [InlineData(4, 0, 1, 0, 5, "the number of fragments is 5: give a whole number from 1 to the number of local steps, 4")]
+    public void Numbers_out_of_range_are_refused(int steps, long synchronous, double rate, double momentum, int fragments, string message)
+    {
+        var options = new LocalSgdOptions { LocalSteps = steps, SynchronousSteps = synchronous, OuterLearningRate = rate, OuterMomentum = momentum, Fragments = fragments };
+        Assert.StartsWith(message, Assert.Throws<ArgumentException>(options.Validate).Message, StringComparison.Ordinal);
+    }
+
+    private static async Task<(float[] Parameters, IReadOnlyList<float> Losses)> Train(Strategy strategy, int steps, nn.Module<Tensor, Tensor>? given = null)
+    {
+        using InMemoryDataset data = Models.Data();
+        nn.Module<Tensor, Tensor> model = given ?? Models.Mlp();
+        using var optimizer = optim.SGD(model.parameters(), Rate, momentum: 0.9);
+        var trainer = new Trainer(model, optimizer, Models.CrossEntropy) { Strategy = strategy, BatchSize = Batch, MaxSteps = steps, Seed = Seed };
+        TrainingReport report = await trainer.FitAsync(data, epochs: 1000);
+        float[] parameters = Models.Parameters(model);
+        if (given is null)
+        {
+            strategy.Dispose();
+            model.Dispose();
+        }
+
+        return (parameters, report.LossHistory);
+    }
+
+    /// <summary>All ranks in one loop: momentum SGD inside, Nesterov outside, parameter by parameter.</summary>
+    private static (float[] Parameters, float[] Losses) OnPaper(int ranks, LocalSgdOptions options, int steps)
+    {
+        using var scope = NewDisposeScope();
+        using InMemoryDataset data = Models.Data();
+        nn.Module<Tensor, Tensor>[] models = [.. Enumerable.Range(0, ranks).Select(_ => Models.Mlp())];
+        Parameter[][] parameters = [.. models.Select(static model => model.parameters().ToArray())];
+        optim.Optimizer[] optimizers = [.. models.Select(static model => optim.SGD(model.parameters(), Rate, momentum: 0.9))];
+        Tensor[] anchors = [.. parameters[0].Select(static parameter => parameter.detach().clone())];
+        Tensor[] velocities = [.. anchors.Select(static anchor => zeros_like(anchor))];
+        int[] fragmentOf = Fragments(parameters[0], options.Fragments);
+        int fragments = fragmentOf.Distinct().Count();
+        var losses = new float[steps];
+        DistributedSampler[] samplers = [.. Enumerable.Range(0, ranks).Select(rank => new DistributedSampler(data.Count, Batch, rank, ranks, Seed))];
+        for (int step = 0; step < steps; step++)
+        {
+            int perEpoch = samplers[0].BatchesPerEpoch;
+            for (int rank = 0; rank < ranks; rank++)
+            {
+                samplers[rank].SetEpoch(step / perEpoch);
+                (int start, int count) = samplers[rank].LocalSlice(step % perEpoch);
+                (Tensor features, Tensor labels) = data.Gather(tensor(samplers[rank].Order.ToArray()).narrow(0, start, count), CPU);
+                optimizers[rank].zero_grad();
+                Tensor loss = Models.CrossEntropy(models[rank].call(features), labels);
+                loss.backward();
+                optimizers[rank].step();
+                if (rank == 0) losses[step] = loss.item<float>();
+            }
+
+            bool synchronous = step < options.SynchronousSteps;
+            bool end = step == steps - 1;
+            for (int i = 0; i < anchors.Length; i++)
+            {
+                int meets = (fragmentOf[i] + 1) * options.LocalSteps / fragments % options.LocalSteps;
+                bool due = synchronous || (step + 1) % options.LocalSteps == meets;
+                if (due) Meet(i, synchronous);
+                // At the end all come together, unless all just have.
+                if (end && !(fragments == 1 && due)) Meet(i, synchronous);
+            }
+        }
+
+        return (Models.Parameters(models[0]), losses);
+
+        void Meet(int i, bool average)
+        {
+            using var noGradient = no_grad();
+            Tensor mean = anchors[i] - stack(parameters.Select(rank => rank[i].detach())).mean([0]);
+            (double rate, double momentum) = average ? (1, 0) : (options.OuterLearningRate, options.OuterMomentum);
+            if (momentum > 0) velocities[i] = (velocities[i] * momentum) + mean;
+            anchors[i] -= (mean + (velocities[i] * momentum)) * rate;
+            foreach (Parameter[] rank in parameters) rank[i].copy_(anchors[i]);
+        }
+    }
+
+    /// <summary>The fragment of the middle of each parameter, where fragments cut the model into equal lengths.</summary>
+    private static int[] Fragments(Parameter[] parameters, int count)
+    {
+        long total = parameters.Sum(static parameter => parameter.numel()), before = 0;
+        var found = new int[parameters.Length];
+        for (int i = 0; i < found.Length; i++)
+        {
+            found[i] = (int)(((2 * before) + parameters[i].numel()) * count / (2 * total));
+            before += parameters[i].numel();
+        }
+
+        int[] distinct = [.. found.Distinct()];
+        return [.. found.Select(fragment => Array.IndexOf(distinct, fragment))];
+    }
+}
