@@ -1,8 +1,9 @@
 using System.CommandLine;
 using Skein.Benchmarks;
+using Skein.Benchmarks.Communication;
 using Skein.Benchmarks.ParameterServers;
 
-// Whole-process benchmarks: dotnet run -c Release --project benchmarks/Skein.Benchmarks -- allreduce PEERS | ddp | parameter-server MODE
+// Whole-process benchmarks: dotnet run -c Release --project benchmarks/Skein.Benchmarks -- allreduce PEERS | ddp | parameter-server MODE | compression MODE
 return await new RootCommand("Benchmarks of whole processes")
 {
     AllReduceBenchmark.Command(),
@@ -10,4 +11,5 @@ return await new RootCommand("Benchmarks of whole processes")
     DataParallelWorker.Command(),
     LoopbackBaseline.PeerCommand(),
     ServersCommand.Create(),
+    CompressionCommand.Create(),
 }.Parse(args).InvokeAsync();

@@ -22,7 +22,7 @@ internal static class SparseBenchmark
 
     public static Command Command()
     {
-        var command = new Command("sparse", "Rows of a table pulled and pushed, against the dense table") { Rows, DenseRows, Dimension, Batch, Exponent, Steps, Rounds, ServersCommand.Skein };
+        var command = new Command("sparse", "Rows of a table pulled and pushed, against the dense table") { Rows, DenseRows, Dimension, Batch, Exponent, Steps, Rounds, TrainRun.Skein };
         command.SetAction(Run);
         return command;
     }
@@ -31,7 +31,7 @@ internal static class SparseBenchmark
     {
         int dimension = parsed.GetValue(Dimension), steps = parsed.GetValue(Steps), denseRows = parsed.GetValue(DenseRows);
         long rows = parsed.GetValue(Rows);
-        string skein = parsed.GetValue(ServersCommand.Skein)!;
+        string skein = parsed.GetValue(TrainRun.Skein)!;
         var settings = new JobSettings { Servers = 1, Workers = 1, Consistency = "async" };
         var table = new TableSpec("rows", rows, dimension, 0.01f, 1);
         var random = new Random(1);

@@ -24,7 +24,7 @@ internal static class StalenessBenchmark
 
     public static Command Command()
     {
-        var command = new Command("staleness", "Loss with and without weighting by staleness") { Seeds, Workers, Epochs, Rates, Weightings, Plot, ServersCommand.Skein };
+        var command = new Command("staleness", "Loss with and without weighting by staleness") { Seeds, Workers, Epochs, Rates, Weightings, Plot, TrainRun.Skein };
         command.SetAction(Run);
         return command;
     }
@@ -39,7 +39,7 @@ internal static class StalenessBenchmark
                 foreach (string weighting in parsed.GetValue(Weightings)!)
                 {
                     TrainRun run = await TrainRun.RunAsync(
-                        parsed.GetValue(ServersCommand.Skein)!,
+                        parsed.GetValue(TrainRun.Skein)!,
                         [
                             "digits", "--strategy", "parameter-server", "--consistency", "async", "--workers", $"{parsed.GetValue(Workers)}", "--epochs", $"{parsed.GetValue(Epochs)}",
                             "--learning-rate", rate.ToString(CultureInfo.InvariantCulture), "--staleness-weighting", weighting, "--allow-non-finite", "--seed", $"{seed}",

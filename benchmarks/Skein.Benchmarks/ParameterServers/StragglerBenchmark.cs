@@ -34,7 +34,7 @@ internal static class StragglerBenchmark
     {
         var command = new Command("straggler", "Time to the same loss with one slow worker, synchronous against asynchronous")
         {
-            Rounds, Rates, AsynchronousRates, Losses, Consistencies, Model, Optimizer, Batch, Straggler, Epochs, Window, Plot, ServersCommand.Skein,
+            Rounds, Rates, AsynchronousRates, Losses, Consistencies, Model, Optimizer, Batch, Straggler, Epochs, Window, Plot, TrainRun.Skein,
         };
         command.SetAction(Run);
         return command;
@@ -53,7 +53,7 @@ internal static class StragglerBenchmark
             foreach (Configuration configuration in configurations)
             {
                 TrainRun run = await TrainRun.RunAsync(
-                    parsed.GetValue(ServersCommand.Skein)!,
+                    parsed.GetValue(TrainRun.Skein)!,
                     [
                         "fashion-mnist", "--model", parsed.GetValue(Model)!, "--server-optimizer", parsed.GetValue(Optimizer)!, "--strategy", "parameter-server", "--workers", $"{Workers}", "--straggler", parsed.GetValue(Straggler)!,
                         "--epochs", $"{parsed.GetValue(Epochs)}", "--batch-size", $"{parsed.GetValue(Batch)}", "--consistency", configuration.Consistency,

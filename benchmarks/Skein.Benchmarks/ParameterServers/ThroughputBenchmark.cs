@@ -32,7 +32,7 @@ internal static class ThroughputBenchmark
 
     public static Command Command()
     {
-        var command = new Command("throughput", "Push and pull of dense parameters against raw loopback TCP and Open MPI") { Megabytes, Rounds, Messages, WithoutMpi, ServersCommand.Skein };
+        var command = new Command("throughput", "Push and pull of dense parameters against raw loopback TCP and Open MPI") { Megabytes, Rounds, Messages, WithoutMpi, TrainRun.Skein };
         command.SetAction(Run);
         return command;
     }
@@ -40,7 +40,7 @@ internal static class ThroughputBenchmark
     private static async Task Run(ParseResult parsed, CancellationToken cancellationToken)
     {
         int length = parsed.GetValue(Megabytes) * (1_000_000 / sizeof(float)), messages = parsed.GetValue(Messages);
-        string skein = parsed.GetValue(ServersCommand.Skein)!;
+        string skein = parsed.GetValue(TrainRun.Skein)!;
         await using ServerJob job = await ServerJob.StartAsync(skein, new JobSettings { Servers = 1, Workers = 2, Consistency = "async" }, cancellationToken);
         using Worker first = new(await job.OpenAsync(length, [], cancellationToken), length), second = new(await job.OpenAsync(length, [], cancellationToken), length);
         first.Client.Initialize(first.Values.Parameter);

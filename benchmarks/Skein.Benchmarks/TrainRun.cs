@@ -1,15 +1,25 @@
+using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using Skein.Benchmarks.Plots;
 
-namespace Skein.Benchmarks.ParameterServers;
+namespace Skein.Benchmarks;
 
 /// <summary>One run of <c>skein train</c> as processes, as its files tell it.</summary>
 /// <param name="Summary">Of <c>summary.json</c>.</param>
 /// <param name="Losses">Rank 0's loss of each step by the seconds from its start.</param>
 internal sealed record TrainRun(JsonElement Summary, IReadOnlyList<PlotPoint> Losses)
 {
+    /// <summary>Which program trains.</summary>
+    public static readonly Option<string> Skein = new("--skein") { DefaultValueFactory = static _ => "./skein", Description = "The command to measure" };
+
     public double TestLoss => Number(Summary.GetProperty("test_loss"));
+
+    public double TestAccuracy => Summary.GetProperty("test_accuracy").GetDouble();
+
+    public double WallSeconds => Summary.GetProperty("wall_seconds").GetDouble();
+
+    public double BytesSentPerWorker => Summary.GetProperty("bytes_sent_per_worker").GetDouble();
 
     public double TrainLoss => Number(Summary.GetProperty("train_loss"));
 
@@ -17,12 +27,16 @@ internal sealed record TrainRun(JsonElement Summary, IReadOnlyList<PlotPoint> Lo
 
     /// <summary>Trains in a folder that is deleted afterwards.</summary>
     /// <exception cref="InvalidOperationException">It failed.</exception>
-    public static async Task<TrainRun> RunAsync(string skein, IEnumerable<string> arguments, CancellationToken cancellationToken)
+    public static Task<TrainRun> RunAsync(string skein, IEnumerable<string> arguments, CancellationToken cancellationToken) => RunAsync(skein, [], arguments, cancellationToken);
+
+    /// <summary>As the other, but by <c>skein launch</c> with these options.</summary>
+    public static async Task<TrainRun> RunAsync(string skein, string[] launch, IEnumerable<string> arguments, CancellationToken cancellationToken)
     {
         string directory = Directory.CreateTempSubdirectory("skein-benchmark-").FullName;
         try
         {
-            await ChildProcess.OutputAsync(skein, ["train", .. arguments, "--json", "--run-dir", directory], cancellationToken);
+            string[] train = ["train", .. arguments, "--json", "--run-dir", directory];
+            await ChildProcess.OutputAsync(skein, launch.Length == 0 ? train : ["launch", .. launch, "--", skein, .. train], cancellationToken);
             JsonElement summary = JsonDocument.Parse(await File.ReadAllTextAsync(Path.Combine(directory, "summary.json"), cancellationToken)).RootElement;
             var losses = new List<PlotPoint>();
             foreach (string line in await File.ReadAllLinesAsync(Path.Combine(directory, "metrics.jsonl"), cancellationToken))
