@@ -19,7 +19,6 @@ internal sealed record Method(string Name, params string[] Arguments)
         new("local-sgd", "--strategy", "local-sgd", "--local-steps", "16"),
         new("ddp-adamw", "--optimizer", "adamw", "--learning-rate", "0.001"),
         new("diloco", "--strategy", "local-sgd", "--local-steps", "50", "--outer", "diloco", "--optimizer", "adamw", "--learning-rate", "0.001"),
-        new("diloco-int8", "--strategy", "local-sgd", "--local-steps", "50", "--outer", "diloco", "--optimizer", "adamw", "--learning-rate", "0.001", "--compression", "int8"),
     ];
 
     /// <summary>The methods of these names.</summary>

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Numerics;
 
 namespace Skein.Training.Compression.Codecs;
@@ -8,6 +9,12 @@ namespace Skein.Training.Compression.Codecs;
 internal static class EliasGamma
 {
     private static readonly byte[] Lengths = [.. Enumerable.Range(0, 256).Select(static level => (byte)((2 * BitOperations.Log2(Ordinal((sbyte)level))) + 1))];
+
+    private static readonly ushort[] Codes = [.. Enumerable.Range(0, 256).Select(static level => Code((sbyte)level))];
+
+    // Magnitudes up to 127 have ordinals up to 255.
+    private const int MostDigits = 7;
+    private const int LongestCode = (2 * MostDigits) + 1;
 
     /// <summary>The bits that <paramref name="numbers"/> take.</summary>
     public static long Bits(ReadOnlySpan<sbyte> numbers)
@@ -21,35 +28,64 @@ internal static class EliasGamma
     /// <returns>The bytes used.</returns>
     public static int Write(ReadOnlySpan<sbyte> numbers, Span<byte> target)
     {
-        var writer = new BitWriter(target);
+        ushort[] codes = Codes;
+        byte[] lengths = Lengths;
+        ulong pending = 0;
+        int pendingBits = 0, written = 0;
         foreach (sbyte number in numbers)
         {
-            uint ordinal = Ordinal(number);
-            int digits = BitOperations.Log2(ordinal);
-            // The leading one ends the zeros before it, so the digits below it follow.
-            writer.Write(1u << digits, digits + 1);
-            writer.Write(ordinal - (1u << digits), digits);
+            pending |= (ulong)codes[(byte)number] << pendingBits;
+            pendingBits += lengths[(byte)number];
+            if (pendingBits < 32) continue;
+            BinaryPrimitives.WriteUInt32LittleEndian(target[written..], (uint)pending);
+            written += sizeof(uint);
+            pending >>= 32;
+            pendingBits -= 32;
         }
 
-        writer.Complete();
-        return writer.Length;
+        for (; pendingBits > 0; pendingBits -= 8, pending >>= 8) target[written++] = (byte)pending;
+        return written;
     }
 
     /// <exception cref="InvalidDataException">The bytes end too early, go on for too long, or hold a number that is too large.</exception>
     public static void Read(ReadOnlySpan<byte> source, Span<sbyte> numbers)
     {
-        var reader = new BitReader(source);
-        long bits = 0;
+        ulong window = 0;
+        int windowBits = 0, position = 0;
         for (int i = 0; i < numbers.Length; i++)
         {
-            int digits = reader.ReadUnary();
-            if (digits > 7) throw new InvalidDataException($"a level of a payload has {digits} binary digits; the most are 7");
-            uint ordinal = (1u << digits) | reader.Read(digits);
+            if (windowBits < LongestCode)
+            {
+                if (position + sizeof(uint) <= source.Length)
+                {
+                    window |= (ulong)BinaryPrimitives.ReadUInt32LittleEndian(source[position..]) << windowBits;
+                    position += sizeof(uint);
+                    windowBits += 32;
+                }
+                else
+                {
+                    for (; position < source.Length && windowBits <= 56; windowBits += 8) window |= (ulong)source[position++] << windowBits;
+                }
+            }
+
+            int digits = BitOperations.TrailingZeroCount(window);
+            if (digits > MostDigits || (2 * digits) + 1 > windowBits) throw new InvalidDataException($"a payload's level {i} ends too early or is too large");
+            uint ordinal = (1u << digits) | ((uint)(window >> (digits + 1)) & ((1u << digits) - 1));
             numbers[i] = (sbyte)((ordinal & 1) == 0 ? -(int)(ordinal / 2) : (int)(ordinal / 2));
-            bits += (2 * digits) + 1;
+            window >>= (2 * digits) + 1;
+            windowBits -= (2 * digits) + 1;
         }
 
-        if (source.Length != (bits + 7) / 8) throw new InvalidDataException($"a payload has {source.Length} bytes of levels, but they end after {(bits + 7) / 8}");
+        long unused = windowBits + (8L * (source.Length - position));
+        if (unused >= 8) throw new InvalidDataException($"a payload has {unused / 8} bytes more than its levels take");
+    }
+
+    /// <summary>The leading one of an ordinal ends the zeros that tell its digits; the digits below it follow.</summary>
+    private static ushort Code(sbyte number)
+    {
+        uint ordinal = Ordinal(number);
+        int digits = BitOperations.Log2(ordinal);
+        return (ushort)((1u << digits) | ((ordinal - (1u << digits)) << (digits + 1)));
     }
 
     /// <summary>1, 2, 3, 4, 5, … for 0, -1, 1, -2, 2, …</summary>

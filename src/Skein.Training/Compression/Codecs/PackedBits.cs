@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Runtime.Intrinsics;
 using System.Runtime.Intrinsics.X86;
 
 namespace Skein.Training.Compression.Codecs;
@@ -17,12 +18,13 @@ internal static class PackedBits
     {
         int length = 0;
         Span<byte> last = stackalloc byte[sizeof(ulong)];
+        Span<sbyte> group = stackalloc sbyte[Group];
         for (int i = 0; i < numbers.Length; i += Group, length += bits)
         {
-            ulong bytes = 0;
             int count = Math.Min(Group, numbers.Length - i);
-            for (int j = 0; j < count; j++) bytes |= (ulong)(byte)(numbers[i + j] + offset) << (8 * j);
-            ulong packed = Pack(bytes, bits);
+            group.Clear();
+            numbers.Slice(i, count).CopyTo(group);
+            ulong packed = Pack((Vector64.Create<sbyte>(group) + Vector64.Create((sbyte)offset)).AsUInt64()[0], bits);
             if (target.Length - length >= sizeof(ulong))
             {
                 BinaryPrimitives.WriteUInt64LittleEndian(target[length..], packed);
@@ -41,6 +43,7 @@ internal static class PackedBits
     public static void Read(ReadOnlySpan<byte> source, int bits, int offset, Span<sbyte> numbers)
     {
         Span<byte> last = stackalloc byte[sizeof(ulong)];
+        Span<sbyte> group = stackalloc sbyte[Group];
         for (int i = 0, position = 0; i < numbers.Length; i += Group, position += bits)
         {
             ulong packed;
@@ -55,9 +58,8 @@ internal static class PackedBits
                 packed = BinaryPrimitives.ReadUInt64LittleEndian(last);
             }
 
-            ulong bytes = Unpack(packed, bits);
-            int count = Math.Min(Group, numbers.Length - i);
-            for (int j = 0; j < count; j++) numbers[i + j] = (sbyte)((byte)(bytes >> (8 * j)) - offset);
+            (Vector64.Create(Unpack(packed, bits)).AsSByte() - Vector64.Create((sbyte)offset)).CopyTo(group);
+            group[..Math.Min(Group, numbers.Length - i)].CopyTo(numbers[i..]);
         }
     }
 

@@ -136,9 +136,8 @@ internal sealed class QsgdCodec : Codec
                 throw Bad($"has levels in code {code}; known are 0 and 1");
         }
 
-        foreach (sbyte level in levels)
-        {
-            if (level > largestLevel || level < -largestLevel) throw Bad($"has level {level}; the largest is {largestLevel}");
-        }
+        if (levels.IsEmpty) return;
+        (sbyte least, sbyte most) = (TensorPrimitives.Min<sbyte>(levels), TensorPrimitives.Max<sbyte>(levels));
+        if (least < -largestLevel || most > largestLevel) throw Bad($"has levels from {least} to {most}; the largest is {largestLevel}");
     }
 }
