@@ -28,7 +28,7 @@ internal static class TrainSyntax
     public static Command Create()
     {
         var command = CreateCommon();
-        foreach (var option in ParameterServerSyntax.All.Concat(LocalSgdSyntax.All)) command.Add(option);
+        foreach (var option in CompressionSyntax.All.Concat(ParameterServerSyntax.All).Concat(LocalSgdSyntax.All)) command.Add(option);
         return command;
     }
 
@@ -58,6 +58,7 @@ internal static class TrainSyntax
             Transport = parsed.GetValue(Transport),
             Algorithm = parsed.GetValue(Algorithm),
             BucketMib = parsed.GetValue(BucketMib) ?? options.BucketMib,
+            Compression = CompressionSyntax.Read(parsed),
             Server = ParameterServerSyntax.Read(parsed),
             LocalSgd = LocalSgdSyntax.Read(parsed),
             Given = new Dictionary<string, IReadOnlyList<string>>

@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using System.Runtime.ExceptionServices;
+using System.Text;
 using Skein.Collectives;
+using Skein.Training.Compression;
 using Skein.Training.Gradients;
 using static TorchSharp.torch;
 
@@ -22,7 +24,7 @@ namespace Skein.Training;
 public sealed class DataParallel : Strategy
 {
     private readonly ProcessGroup group;
-    private readonly DataParallelOptions options;
+    private DataParallelOptions options;
     private readonly Action<Tensor, bool> backward;
     private readonly List<GradientBucket> buckets = [];
     private nn.Module? model;
@@ -39,6 +41,7 @@ public sealed class DataParallel : Strategy
         this.options = options ?? new DataParallelOptions();
         ArgumentOutOfRangeException.ThrowIfLessThan(this.options.BucketBytes, 1, nameof(options));
         ArgumentOutOfRangeException.ThrowIfLessThan(this.options.FirstBucketBytes, 1, nameof(options));
+        this.options.Compression?.Validate();
         backward = Backward;
     }
 
@@ -47,6 +50,18 @@ public sealed class DataParallel : Strategy
 
     /// <inheritdoc/>
     public override int WorldSize => group.WorldSize;
+
+    /// <summary>
+    /// Steps in which some rank's gradients were not finite, so that all ranks left their parameters as they were. Counted
+    /// where gradients are compressed.
+    /// </summary>
+    public long SkippedSteps { get; private set; }
+
+    /// <summary>What compresses the gradients, once a model is attached; null for nothing.</summary>
+    public CompressionRules? Compression => options.Compression?.Rules;
+
+    /// <summary>What compression has done on this rank so far.</summary>
+    public CompressionStatistics CompressionStatistics => CompressedAverage.Sum([.. buckets.OfType<CompressedBucket>().Select(static bucket => bucket.Average)]);
 
     /// <summary>
     /// Checks that all ranks have the same model, and overwrites its parameters and buffers by those of rank 0. Every
@@ -64,7 +79,15 @@ public sealed class DataParallel : Strategy
             Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
             Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
             bool overlaps = DecideOverlap();
-            foreach (IReadOnlyList<NamedParameter> parameters in BucketPlan.Of(model, options, overlaps)) buckets.Add(GradientBucket.Create(group, parameters));
+            if (options.Compression is { } compression) options = options with { Compression = CompressionChoice.Resolve(group, compression, model) };
+            TaskScheduler inOrder = new ConcurrentExclusiveSchedulerPair().ExclusiveScheduler;
+            foreach (IReadOnlyList<NamedParameter> parameters in BucketPlan.Of(model, options, overlaps))
+            {
+                buckets.Add(options.Compression is { } chosen
+                    ? new CompressedBucket(group, parameters, chosen.Rules.Of(parameters[0].Name), chosen, buckets.Count, inOrder)
+                    : GradientBucket.Create(group, parameters));
+            }
+
             if (overlaps && buckets.Count > 1) observer = new BackwardObserver(model, buckets, StartCompleteBuckets);
         }
 
@@ -82,6 +105,21 @@ public sealed class DataParallel : Strategy
     /// micro-batch of a step.
     /// </summary>
     public IDisposable NoSync() => new Pause(this);
+
+    /// <summary>Writes what this rank has kept of its gradients between two steps, to go on later with <see cref="LoadCompression"/>.</summary>
+    public void SaveCompression(Stream stream)
+    {
+        using var writer = new BinaryWriter(stream, Encoding.UTF8, leaveOpen: true);
+        foreach (CompressedBucket bucket in buckets.OfType<CompressedBucket>()) bucket.Average.Save(writer);
+    }
+
+    /// <summary>Reads what <see cref="SaveCompression"/> wrote on this rank of as large a job; a model has to be attached.</summary>
+    /// <exception cref="InvalidDataException">It was of another model or compression.</exception>
+    public void LoadCompression(Stream stream)
+    {
+        using var reader = new BinaryReader(stream, Encoding.UTF8, leaveOpen: true);
+        foreach (CompressedBucket bucket in buckets.OfType<CompressedBucket>()) bucket.Average.Load(reader);
+    }
 
     /// <inheritdoc/>
     protected internal override StepOutcome ComputeGradients(StepBatch batch)
@@ -152,9 +190,10 @@ public sealed class DataParallel : Strategy
                 long start = Stopwatch.GetTimestamp();
                 bucket.Wait();
                 CommunicationTime += Stopwatch.GetElapsedTime(start);
-                bucket.Give();
+                if (options.Compression is null) bucket.Give();
             }
 
+            if (options.Compression is not null) GiveIfFinite();
             (float meanLoss, float anyStop) = carrier?.GetScalars() ?? AverageScalars(loss, stop ? 1 : 0);
             return new StepOutcome(meanLoss, anyStop > 0);
         }
@@ -162,6 +201,18 @@ public sealed class DataParallel : Strategy
         {
             started = 0;
             observer?.Reset();
+        }
+    }
+
+    // Without gradients an optimizer does nothing.
+    private void GiveIfFinite()
+    {
+        bool finite = buckets.Cast<CompressedBucket>().All(static bucket => bucket.IsFinite);
+        if (!finite) SkippedSteps++;
+        foreach (CompressedBucket bucket in buckets.Cast<CompressedBucket>())
+        {
+            bucket.Average.Settle(finite);
+            if (finite) bucket.Give();
         }
     }
 

@@ -1,3 +1,5 @@
+using Skein.Training.Compression;
+
 namespace Skein.Training;
 
 /// <summary>How <see cref="DataParallel"/> averages gradients. Immutable; the same on every rank.</summary>
@@ -14,4 +16,7 @@ public sealed record DataParallelOptions
     /// all ranks are on one host and keep its cores busy.
     /// </summary>
     public bool? Overlap { get; init; }
+
+    /// <summary>How gradients are compressed; they have to be Float32 then. Null (the default): not at all.</summary>
+    public CompressionOptions? Compression { get; init; }
 }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Skein.Collectives;
+using Skein.Training.Compression;
 using Skein.Training.Gradients;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -44,6 +45,9 @@ public sealed class LocalSgd : Strategy
     /// <inheritdoc/>
     public override int WorldSize => group.WorldSize;
 
+    /// <summary>What compression has done on this rank so far.</summary>
+    public CompressionStatistics CompressionStatistics => CompressedAverage.Sum([.. fragments.Select(static fragment => fragment.Compressed).OfType<CompressedAverage>()]);
+
     /// <summary>Checks that all ranks have the same model, and overwrites its parameters and buffers by those of rank 0.</summary>
     /// <exception cref="InvalidOperationException">The ranks' models differ, or another model is attached already.</exception>
     public override void Attach(nn.Module model)
@@ -55,7 +59,7 @@ public sealed class LocalSgd : Strategy
         if (parameters.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
         Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
         Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
-        foreach (IReadOnlyList<Parameter> part in Cut(parameters, options.Fragments)) fragments.Add(new ParameterFragment(group, part));
+        foreach (IReadOnlyList<Parameter> part in Cut(parameters, options.Fragments)) fragments.Add(new ParameterFragment(group, part, options.Compression, fragments.Count));
         this.model = model;
     }
 

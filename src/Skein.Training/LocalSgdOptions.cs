@@ -1,3 +1,5 @@
+using Skein.Training.Compression;
+
 namespace Skein.Training;
 
 /// <summary>How often ranks that train by themselves meet, and what they do then. Immutable; the same on every rank.</summary>
@@ -29,6 +31,12 @@ public sealed record LocalSgdOptions
     public int Fragments { get; init; } = 1;
 
     /// <summary>
+    /// How the ranks' differences are compressed when they meet, all parameters in the same way; no momentum is applied
+    /// before. Null (the default): not at all.
+    /// </summary>
+    public CompressionOptions? Compression { get; init; }
+
+    /// <summary>
     /// DiLoCo (Douillard et al. 2023): Nesterov momentum 0.9 and learning rate 0.7 outside; inside, the ranks run AdamW.
     /// </summary>
     /// <param name="localSteps">H.</param>
@@ -43,5 +51,10 @@ public sealed record LocalSgdOptions
         if (!(OuterLearningRate > 0) || !double.IsFinite(OuterLearningRate)) throw new ArgumentException($"the outer learning rate is {OuterLearningRate}: give a number above 0");
         if (OuterMomentum is not (>= 0 and < 1)) throw new ArgumentException($"the outer momentum is {OuterMomentum}: give a number from 0 to below 1");
         if (Fragments < 1 || Fragments > LocalSteps) throw new ArgumentException($"the number of fragments is {Fragments}: give a whole number from 1 to the number of local steps, {LocalSteps}");
+        if (Compression is null) return;
+        Compression.Validate();
+        if (Compression.Rules.Specs.Count() > 1) throw new ArgumentException($"the compression is {Compression.Rules}: ranks that meet compress all parameters in one way");
+        if (Compression.Rules.Common.Method == CompressionMethod.Auto) throw new ArgumentException("the compression is auto: ranks that meet need one method");
+        if (Compression.Momentum != 0) throw new ArgumentException($"the momentum before compression is {Compression.Momentum}: a difference of parameters has momentum in it");
     }
 }

@@ -1,4 +1,5 @@
 using Skein.Training;
+using Skein.Training.Compression;
 
 namespace Skein.Cli.Train;
 
@@ -49,6 +50,9 @@ internal sealed record TrainOptions
 
     /// <summary>Largest size of a gradient bucket in MiB, above 0.</summary>
     public double BucketMib { get; init; } = 25;
+
+    /// <summary>How gradients are compressed; checked. Null: not.</summary>
+    public CompressionOptions? Compression { get; init; }
 
     /// <summary>What applies to <c>--strategy parameter-server</c> only.</summary>
     public ServerOptions Server { get; init; } = new();

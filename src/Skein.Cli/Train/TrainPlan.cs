@@ -3,6 +3,7 @@ using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.ParameterServer;
 using Skein.Training;
+using Skein.Training.Compression;
 using Skein.Workloads;
 
 namespace Skein.Cli.Train;
@@ -10,13 +11,17 @@ namespace Skein.Cli.Train;
 /// <summary>Checked options, with the workload's defaults filled in.</summary>
 internal sealed record TrainPlan
 {
-    private static readonly string[] Strategies = ["single", "ddp", LocalSgdStrategy, ParameterServer];
+    private static readonly string[] Strategies = ["single", DataParallel, LocalSgdStrategy, ParameterServer];
+    public const string DataParallel = "ddp";
     public const string ParameterServer = "parameter-server";
     public const string LocalSgdStrategy = "local-sgd";
     private static readonly string[] Optimizers = ["sgd", "momentum", "adam", "adamw"];
     private static readonly string[] Precisions = ["fp32"];
     private static readonly string[] Devices = ["cpu", "cuda"];
     private const double LargestBucketMib = 1024;
+
+    /// <summary>Of the optimizer called momentum.</summary>
+    public const double Momentum = 0.9;
 
     public required Workload Workload { get; init; }
     public required string Model { get; init; }
@@ -45,6 +50,9 @@ internal sealed record TrainPlan
     /// <summary>How often workers meet; null for other strategies.</summary>
     public required LocalSgdOptions? LocalSgd { get; init; }
 
+    /// <summary>How gradients are compressed; null: not.</summary>
+    public required CompressionOptions? Compression { get; init; }
+
     /// <summary>Checks <paramref name="options"/> for a job of <paramref name="worldSize"/> workers, without loading LibTorch or data.</summary>
     /// <exception cref="UsageException">Something is unknown or does not fit; the message lists the choices or shows the arithmetic.</exception>
     public static TrainPlan Create(TrainOptions options, int worldSize)
@@ -59,7 +67,7 @@ internal sealed record TrainPlan
             Workload = workload,
             Model = model,
             Defaults = defaults,
-            Strategy = OneOf("strategy", options.Strategy ?? (worldSize == 1 ? "single" : "ddp"), Strategies),
+            Strategy = OneOf("strategy", options.Strategy ?? (worldSize == 1 ? "single" : DataParallel), Strategies),
             WorldSize = worldSize,
             Epochs = (int)AtLeast("--epochs", options.Epochs ?? defaults.Epochs, 1),
             MaxSteps = options.MaxSteps is { } steps ? AtLeast("--max-steps", steps, 1) : null,
@@ -76,13 +84,39 @@ internal sealed record TrainPlan
             Straggler = ParseStraggler(options.Straggler, worldSize),
             Servers = null,
             LocalSgd = null,
+            Compression = options.Compression,
         };
         CheckGiven(options, plan.Strategy);
-        return (plan with
+        return (plan.Strategy switch
         {
-            Servers = plan.Strategy == ParameterServer ? PlanServers(options, plan) : null,
-            LocalSgd = plan.Strategy == LocalSgdStrategy ? options.LocalSgd : null,
+            ParameterServer => plan with { Servers = PlanServers(options, plan) },
+            LocalSgdStrategy => plan with { LocalSgd = PlanLocalSgd(options) },
+            DataParallel => plan.MoveMomentum(),
+            _ => plan,
         }).CheckSplit();
+    }
+
+    /// <summary>Momentum comes before compression where only some values are sent (deep gradient compression), and then not again.</summary>
+    private TrainPlan MoveMomentum()
+    {
+        bool sparse = Compression is not null && Compression.Rules.Specs.Any(static spec => spec.Method is CompressionMethod.TopK or CompressionMethod.RandomK);
+        return Optimizer == "momentum" && sparse && WorldSize > 1
+            ? this with { Optimizer = "sgd", Compression = Compression! with { Momentum = Momentum } }
+            : this;
+    }
+
+    private static LocalSgdOptions PlanLocalSgd(TrainOptions options)
+    {
+        LocalSgdOptions chosen = options.LocalSgd with { Compression = options.Compression };
+        try
+        {
+            chosen.Validate();
+            return chosen;
+        }
+        catch (ArgumentException error)
+        {
+            throw new UsageException(error.Message);
+        }
     }
 
     private TrainPlan CheckSplit()
@@ -122,6 +156,7 @@ internal sealed record TrainPlan
             if (owner != strategy && given is [var first, ..]) throw new UsageException($"{first} needs --strategy {owner}");
         }
 
+        if (options.Compression is not null && strategy is not (DataParallel or LocalSgdStrategy)) throw new UsageException($"--compression is {options.Compression.Rules}, which needs --strategy {DataParallel} or {LocalSgdStrategy}; this is {strategy}");
         if (options.Coordinator is not null && strategy != ParameterServer) throw new UsageException($"--coordinator needs --strategy {ParameterServer}");
     }
 

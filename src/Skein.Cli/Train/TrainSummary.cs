@@ -44,6 +44,10 @@ internal sealed record TrainSummary
     public required string? Transport { get; init; }
     public required string? Algorithm { get; init; }
     public string? Compression { get; init; }
+    public double? CompressionRatio { get; init; }
+    public double? CompressionSeconds { get; init; }
+    public double? CompressionError { get; init; }
+    public long? SkippedSteps { get; init; }
     public int? Servers { get; init; }
     public string? Consistency { get; init; }
     public double? MeanStaleness { get; init; }

@@ -30,12 +30,12 @@ internal static class TrainWorker
         using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(
             plan.Model, plan.Seed, plan.Servers is null || aggregates ? null : static spec => new RemoteEmbedding(spec)).to(device);
         using optim.Optimizer optimizer = CreateOptimizer(plan, model);
-        await using ProcessGroup? group = plan.Strategy is "ddp" or TrainPlan.LocalSgdStrategy || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
+        await using ProcessGroup? group = plan.Strategy is TrainPlan.DataParallel or TrainPlan.LocalSgdStrategy || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
         using Strategy strategy = plan.Strategy switch
         {
             TrainPlan.ParameterServer when aggregates => await HostAggregatedServers.JoinAsync(group!, options.Server.Aggregate, Job(options), cancellationToken),
             TrainPlan.ParameterServer => await ParameterServerStrategy.JoinAsync(Job(options), cancellationToken),
-            "ddp" => new DataParallel(group!, new DataParallelOptions { BucketBytes = plan.BucketBytes }),
+            TrainPlan.DataParallel => new DataParallel(group!, new DataParallelOptions { BucketBytes = plan.BucketBytes, Compression = plan.Compression }),
             TrainPlan.LocalSgdStrategy => new LocalSgd(group!, plan.LocalSgd),
             _ => new SingleProcess(),
         };
@@ -68,6 +68,7 @@ internal static class TrainWorker
         {
             foreach (RankUsage rank in usage) directory.AddMetrics(rank);
             TrainSummary summary = Summarize(plan, group, servers is { Settings.Elastic: true }, model, report, evaluation, metrics, usage, checksum, directory.Path);
+            if (plan.Compression is not null) summary = CompressionUsage.Add(summary, strategy, plan.Compression);
             if (servers is not null) summary = await ServerUsage.AddAsync(summary, servers, cancellationToken);
             directory.Write("summary.json", summary);
             Console.WriteLine(options.Json ? JsonSerializer.Serialize(summary, TrainSummary.Json) : summary.ForPeople());
@@ -101,7 +102,7 @@ internal static class TrainWorker
     private static optim.Optimizer CreateOptimizer(TrainPlan plan, nn.Module model) => plan.Optimizer switch
     {
         "sgd" => optim.SGD(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
-        "momentum" => optim.SGD(model.parameters(), plan.LearningRate, momentum: 0.9, weight_decay: plan.Defaults.WeightDecay ?? 0),
+        "momentum" => optim.SGD(model.parameters(), plan.LearningRate, momentum: TrainPlan.Momentum, weight_decay: plan.Defaults.WeightDecay ?? 0),
         "adam" => optim.Adam(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
         "adamw" => optim.AdamW(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0.01),
         _ => throw new ArgumentOutOfRangeException(nameof(plan), plan.Optimizer, "no such optimizer"),
@@ -133,6 +134,10 @@ internal static class TrainWorker
         plan.Seed,
         plan.Servers,
         plan.LocalSgd,
+        Compression = plan.Compression?.Rules.ToString(),
+        CompressionMomentum = plan.Compression?.Momentum,
+        CompressionClip = plan.Compression?.ClipNorm,
+        CompressionWarmup = plan.Compression?.WarmupSteps,
         Straggler = plan.Straggler is { } straggler ? $"{straggler.Rank}:{straggler.Factor}" : null,
         SkeinVersion = typeof(Trainer).Assembly.GetName().Version?.ToString(3),
         LibtorchVersion = NativeLibTorch.Status.Version,

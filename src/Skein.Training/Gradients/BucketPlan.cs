@@ -1,3 +1,4 @@
+using Skein.Training.Compression;
 using static TorchSharp.torch;
 
 namespace Skein.Training.Gradients;
@@ -7,17 +8,17 @@ internal static class BucketPlan
 {
     /// <summary>
     /// The model's trainable parameters in reverse order, roughly that in which the backward pass completes them,
-    /// cut into pieces of one element type and device that do not exceed the bucket size.
+    /// cut into pieces of one element type, device and compression that do not exceed the bucket size.
     /// </summary>
     public static IReadOnlyList<IReadOnlyList<NamedParameter>> Of(nn.Module model, DataParallelOptions options, bool smallFirst)
     {
         var plan = new List<IReadOnlyList<NamedParameter>>();
-        var open = new Dictionary<(ScalarType, string), (List<NamedParameter> Members, long Bytes)>();
+        var open = new Dictionary<(ScalarType, string, CompressionSpec?), (List<NamedParameter> Members, long Bytes)>();
         foreach ((string name, var parameter) in model.named_parameters().Reverse())
         {
             if (!parameter.requires_grad) continue;
             var entry = new NamedParameter(name, parameter);
-            (ScalarType, string) kind = (parameter.dtype, parameter.device.ToString());
+            (ScalarType, string, CompressionSpec?) kind = (parameter.dtype, parameter.device.ToString(), options.Compression?.Rules.Of(name));
             int limit = smallFirst && plan.Count == 0 ? Math.Min(options.FirstBucketBytes, options.BucketBytes) : options.BucketBytes;
             (List<NamedParameter> members, long bytes) = open.GetValueOrDefault(kind, ([], 0));
             if (members.Count > 0 && bytes + entry.Bytes > limit)

@@ -103,7 +103,7 @@ internal abstract class GradientBucket : IDisposable
         }
     }
 
-    private static long PaddedLength(Parameter parameter)
+    private protected static long PaddedLength(Parameter parameter)
     {
         long unit = Alignment / parameter.ElementSize;
         return (parameter.numel() + unit - 1) / unit * unit;

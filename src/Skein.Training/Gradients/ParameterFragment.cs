@@ -1,4 +1,5 @@
 using Skein.Collectives;
+using Skein.Training.Compression;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -21,7 +22,11 @@ internal sealed class ParameterFragment : IDisposable
     private readonly List<(Tensor Difference, Tensor Anchor)> views = [];
 
     /// <summary>Takes the parameters' present values, equal on all ranks, as the anchor. Collective.</summary>
-    public ParameterFragment(ProcessGroup group, IReadOnlyList<Parameter> parameters)
+    /// <param name="group">The ranks.</param>
+    /// <param name="parameters">The fragment's.</param>
+    /// <param name="compression">How the difference is compressed; null: not.</param>
+    /// <param name="index">The fragment's number.</param>
+    public ParameterFragment(ProcessGroup group, IReadOnlyList<Parameter> parameters, CompressionOptions? compression, int index)
     {
         this.group = group;
         this.parameters = parameters;
@@ -35,13 +40,20 @@ internal sealed class ParameterFragment : IDisposable
         anchor = empty(length, ScalarType.Float32, device).DetachFromDisposeScope();
         momentum = zeros(length, ScalarType.Float32, device).DetachFromDisposeScope();
         long offset = 0;
+        var places = new List<ParameterPlace>();
         foreach (Parameter parameter in parameters)
         {
+            places.Add(ParameterPlace.Of(offset, parameter.shape));
             views.Add((View(difference, parameter, offset), View(anchor, parameter, offset)));
             views[^1].Anchor.copy_(parameter);
             offset += parameter.numel();
         }
+
+        if (compression is not null) Compressed = new CompressedAverage(group, compression.Rules.Common, compression, places, length, index);
     }
+
+    /// <summary>The difference's compression; null without.</summary>
+    public CompressedAverage? Compressed { get; }
 
     /// <summary>
     /// Moves the anchor by the ranks' mean difference to it, as Nesterov's method would by a gradient, and the parameters
@@ -58,7 +70,18 @@ internal sealed class ParameterFragment : IDisposable
         for (int i = 0; i < views.Count; i++) views[i].Difference.copy_(views[i].Anchor).sub_(parameters[i]);
         if (!ReferenceEquals(host, difference)) host.copy_(difference);
         buffer.GetSpan()[^1] = stop ? 1 : 0;
-        group.AllReduce(buffer.GetSpan(), ReduceOperation.Average);
+        if (Compressed is null)
+        {
+            group.AllReduce(buffer.GetSpan(), ReduceOperation.Average);
+        }
+        else
+        {
+            // A rank that has diverged contributes nothing, and gets the others' parameters.
+            Compressed.Average(buffer.GetSpan()[..^1]);
+            Compressed.Settle(apply: true);
+            group.AllReduce(buffer.GetSpan()[^1..], ReduceOperation.Average);
+        }
+
         if (!ReferenceEquals(host, difference)) difference.copy_(host);
         if (nesterov > 0)
         {

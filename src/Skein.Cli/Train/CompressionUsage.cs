@@ -1,0 +1,26 @@
+using Skein.Training;
+using Skein.Training.Compression;
+
+namespace Skein.Cli.Train;
+
+/// <summary>What compression did on rank 0, for the summary.</summary>
+internal static class CompressionUsage
+{
+    public static TrainSummary Add(TrainSummary summary, Strategy strategy, CompressionOptions asked)
+    {
+        (CompressionRules? rules, CompressionStatistics statistics, long? skipped) = strategy switch
+        {
+            DataParallel parallel => (parallel.Compression, parallel.CompressionStatistics, (long?)parallel.SkippedSteps),
+            LocalSgd local => (asked.Rules, local.CompressionStatistics, null),
+            _ => (asked.Rules, default, null),
+        };
+        return summary with
+        {
+            Compression = $"{rules}",
+            CompressionRatio = statistics.Ratio,
+            CompressionSeconds = statistics.ComputeTime.TotalSeconds,
+            CompressionError = statistics.RelativeError,
+            SkippedSteps = skipped,
+        };
+    }
+}

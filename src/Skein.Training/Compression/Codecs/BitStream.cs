@@ -1,0 +1,105 @@
+using System.Buffers.Binary;
+using System.Numerics;
+
+namespace Skein.Training.Compression.Codecs;
+
+/// <summary>Appends bits to bytes, lowest bit first.</summary>
+internal ref struct BitWriter(Span<byte> target)
+{
+    private readonly Span<byte> target = target;
+    private ulong pending;
+    private int pendingBits;
+
+    /// <summary>The whole bytes written.</summary>
+    public int Length { get; private set; }
+
+    /// <summary>Appends the lowest <paramref name="count"/> bits, 0 to 32, of <paramref name="bits"/>, whose others are 0.</summary>
+    public void Write(uint bits, int count)
+    {
+        pending |= (ulong)bits << pendingBits;
+        pendingBits += count;
+        if (pendingBits < 32) return;
+        BinaryPrimitives.WriteUInt32LittleEndian(target[Length..], (uint)pending);
+        Length += sizeof(uint);
+        pending >>= 32;
+        pendingBits -= 32;
+    }
+
+    /// <summary>Appends <paramref name="zeros"/> zeros, 0 or more, and a one.</summary>
+    public void WriteUnary(int zeros)
+    {
+        for (; zeros >= 31; zeros -= 31) Write(0, 31);
+        Write(1u << zeros, zeros + 1);
+    }
+
+    /// <summary>Writes what is left of the last byte as zeros.</summary>
+    public void Complete()
+    {
+        for (; pendingBits > 0; pendingBits -= 8, pending >>= 8) target[Length++] = (byte)pending;
+    }
+}
+
+/// <summary>Reads what <see cref="BitWriter"/> wrote.</summary>
+internal ref struct BitReader(ReadOnlySpan<byte> source)
+{
+    private readonly ReadOnlySpan<byte> source = source;
+    private ulong window;
+    private int windowBits;
+    private int position;
+
+    /// <summary>The next <paramref name="count"/> bits, 0 to 32.</summary>
+    /// <exception cref="InvalidDataException">There are not so many.</exception>
+    public uint Read(int count)
+    {
+        Fill(count);
+        uint bits = (uint)(window & ((1UL << count) - 1));
+        Drop(count);
+        return bits;
+    }
+
+    /// <summary>The number of zeros before the next one.</summary>
+    /// <exception cref="InvalidDataException">There is no one.</exception>
+    public int ReadUnary()
+    {
+        int zeros = 0;
+        Fill(1);
+        while (window == 0)
+        {
+            zeros += windowBits;
+            Drop(windowBits);
+            Fill(1);
+        }
+
+        int last = BitOperations.TrailingZeroCount(window);
+        Drop(last + 1);
+        return zeros + last;
+    }
+
+    private void Fill(int count)
+    {
+        while (windowBits < count)
+        {
+            if (position + sizeof(uint) <= source.Length)
+            {
+                window |= (ulong)BinaryPrimitives.ReadUInt32LittleEndian(source[position..]) << windowBits;
+                position += sizeof(uint);
+                windowBits += 32;
+            }
+            else if (position < source.Length)
+            {
+                window |= (ulong)source[position++] << windowBits;
+                windowBits += 8;
+            }
+            else
+            {
+                throw new InvalidDataException("a payload ends in the middle of a number");
+            }
+        }
+    }
+
+    private void Drop(int count)
+    {
+        window = count == 64 ? 0 : window >> count;
+        windowBits -= count;
+    }
+}
