@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Skein.Collectives;
+using Skein.Training.Compression;
 using Skein.Training.Decentralized;
 using Skein.Training.Gradients;
 using static TorchSharp.torch;
@@ -11,13 +12,14 @@ namespace Skein.Training;
 /// <summary>
 /// Training without a centre: every rank has an optimizer of its own, and in each step moves towards the parameters of
 /// its neighbours in a graph. D-PSGD (Lian et al. 2017, algorithm 1): x_i ← Σ_j W_ij x_j - γ ∇F_i(x_i), with the
-/// optimizer's update in place of the plain gradient step. The exchange goes on while the gradients are computed.
+/// optimizer's update in place of the plain gradient step. The exchange goes on while the gradients are computed. With
+/// compression CHOCO-SGD (Koloskova et al. 2019, algorithm 2), whose messages are compressed differences.
 /// </summary>
 /// <remarks>
 /// A step's loss is that of this rank's samples, before the update. A wish to stop spreads through the graph, and all
 /// ranks end after the same step, at most as many steps later as there are ranks. At the end of a fit the ranks average
 /// exactly, so that all have the same parameters. Bitwise deterministic. Loses a rank as the process group does: all end
-/// with an error that names it; StochasticGradientPush goes on. Not thread-safe.
+/// with an error that names it. Not thread-safe.
 /// </remarks>
 public sealed class Gossip : Strategy
 {
@@ -28,6 +30,7 @@ public sealed class Gossip : Strategy
     private nn.Module? model;
     private FlatParameters? parameters;
     private NeighbourExchange? exchange;
+    private PublicCopies? copies;
     private float[] own = [];
     private float[] change = [];
     private float lastLoss;
@@ -75,7 +78,13 @@ public sealed class Gossip : Strategy
         Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
         own = parameters.NewVector();
         change = parameters.NewVector();
-        exchange = new NeighbourExchange(group, neighbours, checked(parameters.Length * sizeof(float)));
+        if (options.Compression.Method != CompressionMethod.None)
+        {
+            parameters.Read(own);
+            copies = new PublicCopies(options.Compression, options.Seed, own);
+        }
+
+        exchange = new NeighbourExchange(group, neighbours, copies?.Capacity ?? checked(parameters.Length * sizeof(float)));
         this.model = model;
     }
 
@@ -85,11 +94,15 @@ public sealed class Gossip : Strategy
         ArgumentNullException.ThrowIfNull(batch);
         if (batch.StopRequested) exchange!.RequestStop(steps);
         bool stop = exchange!.StopsAfter(steps);
-        long start = Stopwatch.GetTimestamp();
-        parameters!.Read(own);
-        MemoryMarshal.AsBytes(own.AsSpan()).CopyTo(exchange.Payload);
-        exchange.Start(own.Length * sizeof(float), steps);
-        CommunicationTime += Stopwatch.GetElapsedTime(start);
+        if (copies is null)
+        {
+            long start = Stopwatch.GetTimestamp();
+            parameters!.Read(own);
+            MemoryMarshal.AsBytes(own.AsSpan()).CopyTo(exchange.Payload);
+            exchange.Start(own.Length * sizeof(float), steps);
+            CommunicationTime += Stopwatch.GetElapsedTime(start);
+        }
+
         if (batch.LocalSize > 0) lastLoss = batch.RunBackward((double)batch.GlobalSize / batch.LocalSize, static (loss, _) => loss.backward());
         return new StepOutcome(lastLoss, stop);
     }
@@ -99,19 +112,8 @@ public sealed class Gossip : Strategy
     {
         base.UpdateParameters(optimizer);
         long start = Stopwatch.GetTimestamp();
-        exchange!.Finish(steps);
-        // What the neighbours draw this rank by, in order of rank: Σ_j W_ij (x_j - x_i).
-        change.AsSpan().Clear();
-        double towards = 0;
-        for (int i = 0; i < neighbours.Count; i++)
-        {
-            ReadOnlySpan<float> theirs = MemoryMarshal.Cast<byte, float>(exchange.Received(i));
-            double weight = Mixing[Rank, neighbours[i]];
-            towards += weight;
-            TensorPrimitives.MultiplyAdd(theirs, (float)weight, change, change);
-        }
-
-        TensorPrimitives.MultiplyAdd(own, (float)-towards, change, change);
+        if (copies is null) Average();
+        else AverageCopies(copies);
         parameters!.Add(change);
         apart = true;
         if (history.IsDue(++steps)) history.Add(steps, Measure());
@@ -134,6 +136,32 @@ public sealed class Gossip : Strategy
 
     /// <inheritdoc/>
     protected internal override void Sum(Span<double> values) => group.AllReduce(values);
+
+    /// <summary>What the neighbours draw this rank by, in order of rank: Σ_j W_ij (x_j - x_i).</summary>
+    private void Average()
+    {
+        exchange!.Finish(steps);
+        change.AsSpan().Clear();
+        double towards = 0;
+        for (int i = 0; i < neighbours.Count; i++)
+        {
+            ReadOnlySpan<float> theirs = MemoryMarshal.Cast<byte, float>(exchange.Received(i));
+            double weight = Mixing[Rank, neighbours[i]];
+            towards += weight;
+            TensorPrimitives.MultiplyAdd(theirs, (float)weight, change, change);
+        }
+
+        TensorPrimitives.MultiplyAdd(own, (float)-towards, change, change);
+    }
+
+    private void AverageCopies(PublicCopies copies)
+    {
+        parameters!.Read(own);
+        exchange!.Start(copies.Publish(own, Mixing[Rank, Rank], exchange.Payload), steps);
+        exchange.Finish(steps);
+        for (int i = 0; i < neighbours.Count; i++) copies.Mix(exchange.Received(i), Mixing[Rank, neighbours[i]]);
+        copies.Change(options.ConsensusStep, change);
+    }
 
     /// <summary>Leaves the mean in <see cref="change"/>.</summary>
     private double Measure()

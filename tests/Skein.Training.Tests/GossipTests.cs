@@ -1,4 +1,5 @@
 using Skein.Collectives;
+using Skein.Training.Compression;
 using Skein.Training.Data;
 using Skein.Training.Decentralized;
 using TorchSharp.Modules;
@@ -46,6 +47,56 @@ public class GossipTests
         }))[0];
         double distance = Norm(gossip[0].Parameters, parallel), travelled = Norm(parallel, Models.Parameters(Models.Mlp()));
         Assert.True(distance < 0.1 * travelled, $"{distance} from data parallel after {travelled}");
+    }
+
+    [Fact]
+    public async Task Compressed_gossip_learns_nearly_what_uncompressed_gossip_does()
+    {
+        var options = new GossipOptions { Compression = CompressionSpec.Parse("topk:0.1") };
+        Run[] compressed = await RankThreads.Run(4, group => Train(group, options, 100));
+        Run[] plain = await RankThreads.Run(4, group => Train(group, options with { Compression = CompressionSpec.None }, 100));
+        Assert.All(compressed, run => Assert.Equal(compressed[0].Parameters, run.Parameters));
+        double distance = Norm(compressed[0].Parameters, plain[0].Parameters), travelled = Norm(plain[0].Parameters, Models.Parameters(Models.Mlp()));
+        Assert.True(distance < 0.25 * travelled, $"{distance} from plain gossip after {travelled}");
+    }
+
+    [Theory]
+    [InlineData("topk:0.1", 0.3)]
+    [InlineData("qsgd:4", 0.3)]
+    [InlineData("signsgd", 0.1)]
+    public void Compressed_differences_bring_the_peers_to_their_mean(string compression, double step)
+    {
+        const int Peers = 5, Length = 200;
+        MixingMatrix mixing = MixingMatrix.MetropolisHastings(GossipTopology.Ring.Neighbours(Peers, 0));
+        var random = new Random(1);
+        float[][] values = [.. Enumerable.Range(0, Peers).Select(_ => Enumerable.Range(0, Length).Select(_ => random.NextSingle()).ToArray())];
+        double[] mean = [.. Enumerable.Range(0, Length).Select(i => values.Average(one => (double)one[i]))];
+        PublicCopies[] copies = [.. values.Select(_ => new PublicCopies(CompressionSpec.Parse(compression), 1, new float[Length]))];
+        double before = Distance();
+        var change = new float[Length];
+        for (int time = 0; time < 600; time++)
+        {
+            byte[][] messages = [.. values.Select((one, peer) =>
+            {
+                var payload = new byte[copies[peer].Capacity];
+                return payload[..copies[peer].Publish(one, mixing[peer, peer], payload)];
+            })];
+            for (int peer = 0; peer < Peers; peer++)
+            {
+                for (int other = 0; other < Peers; other++)
+                {
+                    if (other != peer && mixing[peer, other] > 0) copies[peer].Mix(messages[other], mixing[peer, other]);
+                }
+
+                copies[peer].Change(step, change);
+                for (int i = 0; i < Length; i++) values[peer][i] += change[i];
+            }
+        }
+
+        Assert.True(Distance() < 0.01 * before, $"{Distance()} after {before}");
+        for (int i = 0; i < Length; i++) Assert.Equal(mean[i], values.Average(one => (double)one[i]), 1e-4);
+
+        double Distance() => Math.Sqrt(values.Sum(one => one.Index().Sum(entry => Math.Pow(entry.Item - mean[entry.Index], 2))));
     }
 
     [Fact]

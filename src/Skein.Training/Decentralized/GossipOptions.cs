@@ -1,3 +1,5 @@
+using Skein.Training.Compression;
+
 namespace Skein.Training.Decentralized;
 
 /// <summary>With whom peers talk, and how often their distance is measured. Immutable; the same on every peer.</summary>
@@ -16,6 +18,15 @@ public sealed record GossipOptions
     /// </summary>
     public int MeasureEvery { get; init; }
 
+    /// <summary>How the peers' messages are compressed (CHOCO-SGD); one that has a codec. Default: not (D-PSGD).</summary>
+    public CompressionSpec Compression { get; init; } = CompressionSpec.None;
+
+    /// <summary>
+    /// With compression, by what part of the way a peer moves to its neighbours in each step, above 0 to 1: smaller for
+    /// stronger compression, since too large a step drives the peers apart. Default 0.3.
+    /// </summary>
+    public double ConsensusStep { get; init; } = 0.3;
+
     /// <summary>The most values of a history of consensus distances.</summary>
     public const int HistoryLimit = 200;
 
@@ -25,5 +36,10 @@ public sealed record GossipOptions
     {
         Topology.Validate(peers);
         if (MeasureEvery < 0) throw new ArgumentException($"the steps between two measurements are {MeasureEvery}: give a whole number from 0");
+        if (ConsensusStep is not (> 0 and <= 1)) throw new ArgumentException($"the consensus step is {ConsensusStep}: give a number above 0 and at most 1");
+        if (Compression.Method is CompressionMethod.PowerSgd or CompressionMethod.Auto or CompressionMethod.SignMajority)
+        {
+            throw new ArgumentException($"the compression is {Compression}, which gossip has not: give none, fp16, bf16, int8, qsgd:BITS, topk:RATIO, randomk:RATIO or signsgd");
+        }
     }
 }
