@@ -61,10 +61,10 @@ public class GossipTests
     }
 
     [Theory]
-    [InlineData("topk:0.1", 0.3)]
-    [InlineData("qsgd:4", 0.3)]
-    [InlineData("signsgd", 0.1)]
-    public void Compressed_differences_bring_the_peers_to_their_mean(string compression, double step)
+    [InlineData("topk:0.1", 0.3, 2000)]
+    [InlineData("qsgd:4", 0.3, 600)]
+    [InlineData("signsgd", 0.1, 600)]
+    public void Compressed_differences_bring_the_peers_to_their_mean(string compression, double step, int rounds)
     {
         const int Peers = 5, Length = 200;
         MixingMatrix mixing = MixingMatrix.MetropolisHastings(GossipTopology.Ring.Neighbours(Peers, 0));
@@ -74,7 +74,7 @@ public class GossipTests
         PublicCopies[] copies = [.. values.Select(_ => new PublicCopies(CompressionSpec.Parse(compression), 1, new float[Length]))];
         double before = Distance();
         var change = new float[Length];
-        for (int time = 0; time < 600; time++)
+        for (int time = 0; time < rounds; time++)
         {
             byte[][] messages = [.. values.Select((one, peer) =>
             {
@@ -94,7 +94,8 @@ public class GossipTests
         }
 
         Assert.True(Distance() < 0.01 * before, $"{Distance()} after {before}");
-        for (int i = 0; i < Length; i++) Assert.Equal(mean[i], values.Average(one => (double)one[i]), 1e-4);
+        // Float32 rounding of the copies, which in the first rounds of quantisation are far larger than the values.
+        for (int i = 0; i < Length; i++) Assert.Equal(mean[i], values.Average(one => (double)one[i]), 1e-3);
 
         double Distance() => Math.Sqrt(values.Sum(one => one.Index().Sum(entry => Math.Pow(entry.Item - mean[entry.Index], 2))));
     }
