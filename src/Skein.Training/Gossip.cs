@@ -54,6 +54,9 @@ public sealed class Gossip : Strategy
     /// <summary>The weights of the average.</summary>
     public MixingMatrix Mixing { get; }
 
+    /// <summary>The bytes of this rank's messages to its neighbours, which the group does not count among its collectives'.</summary>
+    public long BytesSent => exchange?.BytesSent ?? 0;
+
     /// <summary>How far the ranks were apart before they averaged at the end of the last fit: √(1/n Σ_i ‖x_i - x̄‖²). NaN before.</summary>
     public double ConsensusDistance { get; private set; } = double.NaN;
 

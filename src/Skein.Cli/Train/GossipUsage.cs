@@ -14,6 +14,7 @@ internal static class GossipUsage
     /// <summary>Adds gossip's fields; the history is of pairs of a step and the distance after it.</summary>
     public static TrainSummary Add(TrainSummary summary, Gossip gossip, GossipOptions options) => summary with
     {
+        Compression = options.Compression.ToString(),
         Topology = options.Topology.ToString(),
         SpectralGap = gossip.Mixing.SpectralGap(),
         ConsensusDistance = gossip.ConsensusDistance,

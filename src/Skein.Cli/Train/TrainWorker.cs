@@ -71,7 +71,7 @@ internal static class TrainWorker
         {
             foreach (RankUsage rank in usage) directory.AddMetrics(rank);
             TrainSummary summary = Summarize(plan, group, servers is { Settings.Elastic: true }, model, report, evaluation, metrics, usage, checksum, directory.Path);
-            if (plan.Compression is not null) summary = CompressionUsage.Add(summary, strategy, plan.Compression);
+            if (plan.Compression is not null && plan.Gossip is null) summary = CompressionUsage.Add(summary, strategy, plan.Compression);
             if (strategy is Gossip gossip) summary = GossipUsage.Add(summary, gossip, plan.Gossip!);
             if (servers is not null) summary = await ServerUsage.AddAsync(summary, servers, cancellationToken);
             directory.Write("summary.json", summary);
@@ -81,7 +81,7 @@ internal static class TrainWorker
         if (servers is not null) await servers.LeaveAsync();
         return 0;
 
-        long BytesSent() => (group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0);
+        long BytesSent() => (group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0) + ((strategy as Gossip)?.BytesSent ?? 0);
     }
 
     private static ParameterServerOptions Job(TrainOptions options) =>

@@ -30,6 +30,9 @@ internal sealed class NeighbourExchange
         incoming = [.. neighbours.Select(_ => NewMessage(capacity))];
     }
 
+    /// <summary>All messages' bytes so far.</summary>
+    public long BytesSent { get; private set; }
+
     /// <summary>Where the payload to be sent is written before <see cref="Start"/>.</summary>
     public Span<byte> Payload => outgoing.AsSpan(HeaderLength);
 
@@ -50,6 +53,7 @@ internal sealed class NeighbourExchange
         MemoryMarshal.Write(outgoing.AsSpan(sizeof(int)), ahead);
         for (int i = 0; i < neighbours.Count; i++) calls.Add(group.RecvAsync<byte>(incoming[i], neighbours[i], Tag));
         foreach (int neighbour in neighbours) calls.Add(group.SendAsync<byte>(outgoing.AsMemory(0, HeaderLength + length), neighbour, Tag));
+        BytesSent += (long)neighbours.Count * (HeaderLength + length);
     }
 
     /// <summary>Waits for all messages that <see cref="Start"/> began.</summary>
