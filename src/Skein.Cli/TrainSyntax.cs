@@ -7,7 +7,7 @@ namespace Skein.Cli;
 internal static class TrainSyntax
 {
     private static readonly Argument<string> Workload = new("WORKLOAD") { Description = "What to train, such as digits, fashion-mnist or lecture-ratings" };
-    private static readonly Option<string?> Strategy = Text("--strategy", "S", "How workers share the work: single, ddp, local-sgd or parameter-server [default: by the number of workers]");
+    private static readonly Option<string?> Strategy = Text("--strategy", "S", "How workers share the work: single, ddp, local-sgd, gossip or parameter-server [default: by the number of workers]");
     private static readonly Option<int> Workers = new("--workers") { Description = "Worker processes on this machine", HelpName = "N", DefaultValueFactory = _ => 1 };
     private static readonly Option<int?> Epochs = Number<int?>("--epochs", "E", "Passes over the training data [default: the workload's]");
     private static readonly Option<long?> MaxSteps = Number<long?>("--max-steps", "K", "The most optimizer steps");
@@ -28,7 +28,7 @@ internal static class TrainSyntax
     public static Command Create()
     {
         var command = CreateCommon();
-        foreach (var option in CompressionSyntax.All.Concat(ParameterServerSyntax.All).Concat(LocalSgdSyntax.All)) command.Add(option);
+        foreach (var option in CompressionSyntax.All.Concat(ParameterServerSyntax.All).Concat(LocalSgdSyntax.All).Concat(GossipSyntax.All)) command.Add(option);
         return command;
     }
 
@@ -61,10 +61,13 @@ internal static class TrainSyntax
             Compression = CompressionSyntax.Read(parsed),
             Server = ParameterServerSyntax.Read(parsed),
             LocalSgd = LocalSgdSyntax.Read(parsed),
+            Gossip = GossipSyntax.Read(parsed),
+            Partition = GossipSyntax.ReadPartition(parsed),
             Given = new Dictionary<string, IReadOnlyList<string>>
             {
                 [TrainPlan.ParameterServer] = ParameterServerSyntax.Given(parsed),
                 [TrainPlan.LocalSgdStrategy] = LocalSgdSyntax.Given(parsed),
+                [TrainPlan.GossipStrategy] = GossipSyntax.Given(parsed),
             },
             Coordinator = parsed.GetValue(Coordinator),
             Straggler = parsed.GetValue(Straggler),

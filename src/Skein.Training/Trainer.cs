@@ -55,6 +55,9 @@ public sealed class Trainer
     /// <summary>Seeds the order of the samples; the same on every rank.</summary>
     public long Seed { get; init; }
 
+    /// <summary>How the data are divided into shares that each rank keeps. Null: every rank takes a part of each global batch of the whole.</summary>
+    public DataPartition? Partition { get; init; }
+
     /// <summary>The learning rate of each step, counted from 0; set before the step in every parameter group. Null: left alone.</summary>
     public Func<long, double>? LearningRate { get; init; }
 
@@ -97,6 +100,7 @@ public sealed class Trainer
         model.train();
         MaterializeParameterGroups();
         var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, Seed);
+        OwnShare? share = Partition is null ? null : new OwnShare(Partition, data, Strategy.Rank, Strategy.WorldSize, Seed);
         var history = new LossHistory(TrainingReport.LossHistoryLimit);
         var batch = new StepBatch(model.call, loss, data, Device, GradientAccumulation) { Slowdown = Slowdown };
         long steps = 0, samples = 0, epochSamples = 0;
@@ -110,7 +114,7 @@ public sealed class Trainer
         for (; epoch < epochs && !stopped && steps < (MaxSteps ?? long.MaxValue); epoch++)
         {
             sampler.SetEpoch(epoch);
-            using Tensor order = tensor(sampler.Order.ToArray());
+            using Tensor order = tensor(share?.Arrange(sampler) ?? sampler.Order.ToArray());
             (epochLoss, epochSamples) = (0, 0);
             foreach (SampleRange range in Strategy.Samples(sampler))
             {

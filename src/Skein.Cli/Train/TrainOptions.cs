@@ -1,5 +1,7 @@
 using Skein.Training;
 using Skein.Training.Compression;
+using Skein.Training.Data;
+using Skein.Training.Decentralized;
 
 namespace Skein.Cli.Train;
 
@@ -9,7 +11,7 @@ internal sealed record TrainOptions
     /// <summary>Name of the workload, such as <c>digits</c>.</summary>
     public required string Workload { get; init; }
 
-    /// <summary><c>single</c>, <c>ddp</c>, <c>local-sgd</c> or <c>parameter-server</c>. Null: <c>single</c> for one worker, <c>ddp</c> for more.</summary>
+    /// <summary><c>single</c>, <c>ddp</c>, <c>local-sgd</c>, <c>gossip</c> or <c>parameter-server</c>. Null: <c>single</c> for one worker, <c>ddp</c> for more.</summary>
     public string? Strategy { get; init; }
 
     /// <summary>Number of worker processes, 1 or more; a worker of a launched job takes the job's world size instead.</summary>
@@ -59,6 +61,12 @@ internal sealed record TrainOptions
 
     /// <summary>What applies to <c>--strategy local-sgd</c> only; checked.</summary>
     public LocalSgdOptions LocalSgd { get; init; } = new();
+
+    /// <summary>What applies to <c>--strategy gossip</c> only.</summary>
+    public GossipOptions Gossip { get; init; } = new();
+
+    /// <summary>Which data each worker has. Null: a part of each global batch of the whole.</summary>
+    public DataPartition? Partition { get; init; }
 
     /// <summary>For each strategy with options of its own, those of them that were written on the command line.</summary>
     public IReadOnlyDictionary<string, IReadOnlyList<string>> Given { get; init; } = new Dictionary<string, IReadOnlyList<string>>();

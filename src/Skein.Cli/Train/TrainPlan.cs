@@ -4,6 +4,8 @@ using Skein.Collectives.Rendezvous;
 using Skein.ParameterServer;
 using Skein.Training;
 using Skein.Training.Compression;
+using Skein.Training.Data;
+using Skein.Training.Decentralized;
 using Skein.Workloads;
 
 namespace Skein.Cli.Train;
@@ -11,10 +13,11 @@ namespace Skein.Cli.Train;
 /// <summary>Checked options, with the workload's defaults filled in.</summary>
 internal sealed record TrainPlan
 {
-    private static readonly string[] Strategies = ["single", DataParallel, LocalSgdStrategy, ParameterServer];
+    private static readonly string[] Strategies = ["single", DataParallel, LocalSgdStrategy, GossipStrategy, ParameterServer];
     public const string DataParallel = "ddp";
     public const string ParameterServer = "parameter-server";
     public const string LocalSgdStrategy = "local-sgd";
+    public const string GossipStrategy = "gossip";
     private static readonly string[] Optimizers = ["sgd", "momentum", "adam", "adamw"];
     private static readonly string[] Precisions = ["fp32"];
     private static readonly string[] Devices = ["cpu", "cuda"];
@@ -50,6 +53,12 @@ internal sealed record TrainPlan
     /// <summary>How often workers meet; null for other strategies.</summary>
     public required LocalSgdOptions? LocalSgd { get; init; }
 
+    /// <summary>With whom workers talk; null for other strategies.</summary>
+    public required GossipOptions? Gossip { get; init; }
+
+    /// <summary>Which data each worker has; null: a part of each global batch.</summary>
+    public required DataPartition? Partition { get; init; }
+
     /// <summary>How gradients are compressed; null: not.</summary>
     public required CompressionOptions? Compression { get; init; }
 
@@ -84,6 +93,8 @@ internal sealed record TrainPlan
             Straggler = ParseStraggler(options.Straggler, worldSize),
             Servers = null,
             LocalSgd = null,
+            Gossip = null,
+            Partition = options.Partition,
             Compression = options.Compression,
         };
         CheckGiven(options, plan.Strategy);
@@ -91,6 +102,7 @@ internal sealed record TrainPlan
         {
             ParameterServer => plan with { Servers = PlanServers(options, plan) },
             LocalSgdStrategy => plan with { LocalSgd = PlanLocalSgd(options) },
+            GossipStrategy => plan with { Gossip = PlanGossip(options, worldSize) },
             DataParallel => plan.MoveMomentum(),
             _ => plan,
         }).CheckSplit();
@@ -111,6 +123,26 @@ internal sealed record TrainPlan
         try
         {
             chosen.Validate();
+            return chosen;
+        }
+        catch (ArgumentException error)
+        {
+            throw new UsageException(error.Message);
+        }
+    }
+
+    private static GossipOptions PlanGossip(TrainOptions options, int worldSize)
+    {
+        CompressionRules? rules = options.Compression?.Rules;
+        if (rules is not null && (rules.Specs.Distinct().Count() > 1 || options.Compression is { WarmupSteps: > 0 } or { ClipNorm: not null }))
+        {
+            throw new UsageException($"--compression is {rules}: gossip compresses all parameters in one way, without warm-up and clipping");
+        }
+
+        GossipOptions chosen = options.Gossip with { Compression = rules?.Common ?? CompressionSpec.None };
+        try
+        {
+            chosen.Validate(worldSize);
             return chosen;
         }
         catch (ArgumentException error)
@@ -156,7 +188,7 @@ internal sealed record TrainPlan
             if (owner != strategy && given is [var first, ..]) throw new UsageException($"{first} needs --strategy {owner}");
         }
 
-        if (options.Compression is not null && strategy is not (DataParallel or LocalSgdStrategy)) throw new UsageException($"--compression is {options.Compression.Rules}, which needs --strategy {DataParallel} or {LocalSgdStrategy}; this is {strategy}");
+        if (options.Compression is not null && strategy is not (DataParallel or LocalSgdStrategy or GossipStrategy)) throw new UsageException($"--compression is {options.Compression.Rules}, which needs --strategy {DataParallel}, {LocalSgdStrategy} or {GossipStrategy}; this is {strategy}");
         if (options.Coordinator is not null && strategy != ParameterServer) throw new UsageException($"--coordinator needs --strategy {ParameterServer}");
     }
 

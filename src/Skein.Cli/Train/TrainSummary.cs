@@ -48,6 +48,10 @@ internal sealed record TrainSummary
     public double? CompressionSeconds { get; init; }
     public double? CompressionError { get; init; }
     public long? SkippedSteps { get; init; }
+    public string? Topology { get; init; }
+    public double? SpectralGap { get; init; }
+    public double? ConsensusDistance { get; init; }
+    public IReadOnlyList<double[]>? ConsensusHistory { get; init; }
     public int? Servers { get; init; }
     public string? Consistency { get; init; }
     public double? MeanStaleness { get; init; }

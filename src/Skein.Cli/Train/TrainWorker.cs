@@ -30,17 +30,19 @@ internal static class TrainWorker
         using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(
             plan.Model, plan.Seed, plan.Servers is null || aggregates ? null : static spec => new RemoteEmbedding(spec)).to(device);
         using optim.Optimizer optimizer = CreateOptimizer(plan, model);
-        await using ProcessGroup? group = plan.Strategy is TrainPlan.DataParallel or TrainPlan.LocalSgdStrategy || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
+        await using ProcessGroup? group = plan.Strategy is TrainPlan.DataParallel or TrainPlan.LocalSgdStrategy or TrainPlan.GossipStrategy || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
         using Strategy strategy = plan.Strategy switch
         {
             TrainPlan.ParameterServer when aggregates => await HostAggregatedServers.JoinAsync(group!, options.Server.Aggregate, Job(options), cancellationToken),
             TrainPlan.ParameterServer => await ParameterServerStrategy.JoinAsync(Job(options), cancellationToken),
             TrainPlan.DataParallel => new DataParallel(group!, new DataParallelOptions { BucketBytes = plan.BucketBytes, Compression = plan.Compression }),
             TrainPlan.LocalSgdStrategy => new LocalSgd(group!, plan.LocalSgd),
+            TrainPlan.GossipStrategy => new Gossip(group!, plan.Gossip),
             _ => new SingleProcess(),
         };
         ParameterServerStrategy? servers = strategy as ParameterServerStrategy ?? (strategy as HostAggregatedServers)?.Leader;
         int id = strategy.Rank;
+        if (id == 0 && strategy is Gossip told) GossipUsage.Announce(told, plan.Gossip!);
 
         using RunDirectory? directory = id == 0 ? RunDirectory.Create(options.RunDirectory, plan.Workload.Name) : null;
         directory?.Write("config.json", Describe(plan));
@@ -51,6 +53,7 @@ internal static class TrainWorker
             GradientAccumulation = plan.GradientAccumulation,
             MaxSteps = plan.MaxSteps,
             Seed = plan.Seed,
+            Partition = plan.Partition,
             Slowdown = plan.Straggler is { } straggler && straggler.Rank == id ? straggler.Factor : 1,
             LearningRate = step => plan.Defaults.LearningRateAt(step, plan.LearningRate),
             StepCompleted = directory is null ? null : new TrainProgress(directory, plan.Epochs, options.Verbose).Report,
@@ -68,7 +71,8 @@ internal static class TrainWorker
         {
             foreach (RankUsage rank in usage) directory.AddMetrics(rank);
             TrainSummary summary = Summarize(plan, group, servers is { Settings.Elastic: true }, model, report, evaluation, metrics, usage, checksum, directory.Path);
-            if (plan.Compression is not null) summary = CompressionUsage.Add(summary, strategy, plan.Compression);
+            if (plan.Compression is not null && plan.Gossip is null) summary = CompressionUsage.Add(summary, strategy, plan.Compression);
+            if (strategy is Gossip gossip) summary = GossipUsage.Add(summary, gossip, plan.Gossip!);
             if (servers is not null) summary = await ServerUsage.AddAsync(summary, servers, cancellationToken);
             directory.Write("summary.json", summary);
             Console.WriteLine(options.Json ? JsonSerializer.Serialize(summary, TrainSummary.Json) : summary.ForPeople());
@@ -77,7 +81,7 @@ internal static class TrainWorker
         if (servers is not null) await servers.LeaveAsync();
         return 0;
 
-        long BytesSent() => (group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0);
+        long BytesSent() => (group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0) + ((strategy as Gossip)?.BytesSent ?? 0);
     }
 
     private static ParameterServerOptions Job(TrainOptions options) =>
@@ -134,6 +138,9 @@ internal static class TrainWorker
         plan.Seed,
         plan.Servers,
         plan.LocalSgd,
+        Topology = plan.Gossip?.Topology.ToString(),
+        plan.Gossip?.ConsensusStep,
+        Partition = plan.Partition?.ToString() ?? "iid",
         Compression = plan.Compression?.Rules.ToString(),
         CompressionMomentum = plan.Compression?.Momentum,
         CompressionClip = plan.Compression?.ClipNorm,

@@ -8,4 +8,5 @@ internal static class ConnectionPurpose
     public const byte Link = 3;
     public const byte Control = 4;
     public const byte Data = 5;
+    public const byte Gossip = 6;
 }
