@@ -11,7 +11,7 @@ internal static class GossipSyntax
     private const int MeasureEvery = 10;
 
     private static readonly Option<string?> Topology = new("--topology") { HelpName = "T", Description = "Who talks to whom: ring, grid, exponential, random:DEGREE or complete [default: ring]" };
-    private static readonly Option<double?> ConsensusStep = new("--consensus-step") { HelpName = "G", Description = "With --compression, how far a worker moves to its neighbours in each step, above 0 to 1 [default: 0.3]" };
+    private static readonly Option<double?> ConsensusStep = new("--consensus-step") { HelpName = "G", Description = "With --compression, how far a worker moves to its neighbours in each step, above 0 to 1 [default: 0.1]" };
     private static readonly Option<string?> Share = new("--partition") { HelpName = "P", Description = "Which data each worker has: iid, or dirichlet:ALPHA for labels in unequal shares [default: iid]" };
 
     public static IEnumerable<Option> All => [Topology, ConsensusStep, Share];

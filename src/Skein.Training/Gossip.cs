@@ -57,6 +57,10 @@ public sealed class Gossip : Strategy
     /// <summary>The bytes of this rank's messages to its neighbours, which the group does not count among its collectives'.</summary>
     public long BytesSent => exchange?.BytesSent ?? 0;
 
+    /// <summary>What compression has done on this rank so far, against messages of float32.</summary>
+    public CompressionStatistics CompressionStatistics => new(
+        BytesSent, steps * neighbours.Count * own.Length * sizeof(float), copies?.ComputeTime ?? default, copies?.RelativeError ?? 0);
+
     /// <summary>How far the ranks were apart before they averaged at the end of the last fit: √(1/n Σ_i ‖x_i - x̄‖²). NaN before.</summary>
     public double ConsensusDistance { get; private set; } = double.NaN;
 

@@ -32,7 +32,7 @@ public sealed class CompressionTests : IDisposable
         Assert.InRange(job.GetProperty("compression_error").GetDouble(), 1e-5, 1);
         Assert.InRange(job.GetProperty("compression_seconds").GetDouble(), 1e-6, job.GetProperty("communication_seconds").GetDouble());
         Assert.Equal(0, job.GetProperty("skipped_steps").GetInt64());
-        Assert.InRange(job.GetProperty("test_accuracy").GetDouble(), plain.GetProperty("test_accuracy").GetDouble() - 0.1, 1);
+        Assert.InRange(job.GetProperty("test_accuracy").GetDouble(), plain.GetProperty("test_accuracy").GetDouble() - 0.15, 1);
     }
 
     [Theory]

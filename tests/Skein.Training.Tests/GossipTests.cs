@@ -52,7 +52,7 @@ public class GossipTests
     [Fact]
     public async Task Compressed_gossip_learns_nearly_what_uncompressed_gossip_does()
     {
-        var options = new GossipOptions { Compression = CompressionSpec.Parse("topk:0.1") };
+        var options = new GossipOptions { Compression = CompressionSpec.Parse("topk:0.1"), ConsensusStep = 0.3 };
         Run[] compressed = await RankThreads.Run(4, group => Train(group, options, 100));
         Run[] plain = await RankThreads.Run(4, group => Train(group, options with { Compression = CompressionSpec.None }, 100));
         Assert.All(compressed, run => Assert.Equal(compressed[0].Parameters, run.Parameters));
@@ -61,7 +61,8 @@ public class GossipTests
     }
 
     [Theory]
-    [InlineData("topk:0.1", 0.3, 2000)]
+    [InlineData("topk:0.1", 0.1, 2000)]
+    [InlineData("topk:0.1", 0.05, 2000)]
     [InlineData("qsgd:4", 0.3, 600)]
     [InlineData("signsgd", 0.1, 600)]
     public void Compressed_differences_bring_the_peers_to_their_mean(string compression, double step, int rounds)
@@ -148,6 +149,39 @@ public class GossipTests
         }
 
         Assert.True(distances[1] > 1.5 * distances[0], $"{distances[1]} with skew, {distances[0]} without");
+    }
+
+    [Theory]
+    [InlineData(8, "ring")]
+    [InlineData(8, "exponential")]
+    [InlineData(6, "random:3")]
+    public async Task Without_gradients_the_ranks_come_together_as_fast_as_the_spectral_gap_says(int ranks, string topology)
+    {
+        // ‖W x - x̄‖ ≤ (1 - gap) ‖x - x̄‖, and from a random start the slowest mode is what is left in the end.
+        var options = new GossipOptions { Topology = GossipTopology.Parse(topology), MeasureEvery = 1, Seed = 2 };
+        (double Gap, double[] Distances)[] all = await RankThreads.Run(ranks, async group =>
+        {
+            using InMemoryDataset data = Models.Data();
+            using nn.Module<Tensor, Tensor> model = Models.Mlp();
+            using var optimizer = optim.SGD(model.parameters(), 0.0);
+            using var strategy = new Gossip(group, options);
+            strategy.Attach(model);
+            Models.Seeded(group.Rank, () =>
+            {
+                using var noGradient = no_grad();
+                foreach (Parameter parameter in model.parameters()) parameter.add_(randn_like(parameter));
+                return true;
+            });
+            var trainer = new Trainer(model, optimizer, Models.CrossEntropy) { Strategy = strategy, BatchSize = Batch, MaxSteps = 24, Seed = Seed };
+            await trainer.FitAsync(data, epochs: 1000);
+            return (strategy.Mixing.SpectralGap(), strategy.ConsensusHistory.Select(static value => value.Distance).ToArray());
+        });
+        (double gap, double[] distances) = all[0];
+        double[] above = [.. distances.Where(static distance => distance > 1e-3)];
+        double[] factors = [.. above.Skip(1).Zip(above, static (next, before) => next / before)];
+        Assert.True(factors.Length >= 5, $"{factors.Length} distances above rounding");
+        Assert.All(factors, factor => Assert.InRange(factor, 0, 1 - gap + 1e-3));
+        Assert.InRange(factors[^1], (1 - gap) * 0.8, 1 - gap + 1e-3);
     }
 
     [Fact]

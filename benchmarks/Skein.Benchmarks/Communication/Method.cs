@@ -19,6 +19,9 @@ internal sealed record Method(string Name, params string[] Arguments)
         new("local-sgd", "--strategy", "local-sgd", "--local-steps", "16"),
         new("ddp-adamw", "--optimizer", "adamw", "--learning-rate", "0.001"),
         new("diloco", "--strategy", "local-sgd", "--local-steps", "50", "--outer", "diloco", "--optimizer", "adamw", "--learning-rate", "0.001"),
+        new("gossip-ring", "--strategy", "gossip", "--topology", "ring"),
+        new("gossip-exponential", "--strategy", "gossip", "--topology", "exponential"),
+        new("choco-qsgd", "--strategy", "gossip", "--topology", "exponential", "--compression", "qsgd:4", "--consensus-step", "0.3"),
     ];
 
     /// <summary>The methods of these names.</summary>

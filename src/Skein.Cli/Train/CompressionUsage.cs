@@ -11,6 +11,7 @@ internal static class CompressionUsage
         (CompressionRules? rules, CompressionStatistics statistics, long? skipped) = strategy switch
         {
             DataParallel parallel => (parallel.Compression, parallel.CompressionStatistics, (long?)parallel.SkippedSteps),
+            Gossip gossip => (asked.Rules, gossip.CompressionStatistics, null),
             LocalSgd local => (asked.Rules, local.CompressionStatistics, null),
             _ => (asked.Rules, default, null),
         };

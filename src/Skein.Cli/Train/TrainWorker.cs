@@ -71,7 +71,7 @@ internal static class TrainWorker
         {
             foreach (RankUsage rank in usage) directory.AddMetrics(rank);
             TrainSummary summary = Summarize(plan, group, servers is { Settings.Elastic: true }, model, report, evaluation, metrics, usage, checksum, directory.Path);
-            if (plan.Compression is not null && plan.Gossip is null) summary = CompressionUsage.Add(summary, strategy, plan.Compression);
+            if (plan.Compression is not null) summary = CompressionUsage.Add(summary, strategy, plan.Compression);
             if (strategy is Gossip gossip) summary = GossipUsage.Add(summary, gossip, plan.Gossip!);
             if (servers is not null) summary = await ServerUsage.AddAsync(summary, servers, cancellationToken);
             directory.Write("summary.json", summary);

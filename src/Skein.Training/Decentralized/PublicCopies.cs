@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Skein.Training.Compression;
 using TensorPrimitives = System.Numerics.Tensors.TensorPrimitives;
 
@@ -14,6 +15,9 @@ internal sealed class PublicCopies
     private readonly float[] own;
     private readonly float[] mixed;
     private readonly float[] decoded;
+    private double errors;
+    private long messages;
+    private long ticks;
 
     /// <summary>All copies begin with <paramref name="initial"/>, which is the same on every peer.</summary>
     public PublicCopies(CompressionSpec compression, long seed, ReadOnlySpan<float> initial)
@@ -25,6 +29,12 @@ internal sealed class PublicCopies
         Capacity = codec.MaxEncodedLength(initial.Length);
     }
 
+    /// <summary>How long <see cref="Publish"/> has taken.</summary>
+    public TimeSpan ComputeTime => Stopwatch.GetElapsedTime(0, ticks);
+
+    /// <summary>The mean over messages of what was left out, relative to the difference.</summary>
+    public double RelativeError => messages == 0 ? 0 : errors / messages;
+
     /// <summary>The most bytes of a message.</summary>
     public int Capacity { get; }
 
@@ -35,10 +45,15 @@ internal sealed class PublicCopies
     /// <returns>The bytes used.</returns>
     public int Publish(ReadOnlySpan<float> values, double selfWeight, Span<byte> payload)
     {
+        long start = Stopwatch.GetTimestamp();
         TensorPrimitives.Subtract(values, own, decoded);
+        double wanted = TensorPrimitives.Norm<float>(decoded);
         int length = codec.Encode(decoded, payload);
         Mix(payload[..length], selfWeight);
         TensorPrimitives.Add(own, decoded, own);
+        if (wanted > 0) errors += TensorPrimitives.Distance<float>(values, own) / wanted;
+        messages++;
+        ticks += Stopwatch.GetTimestamp() - start;
         return length;
     }
 
