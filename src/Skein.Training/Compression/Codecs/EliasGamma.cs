@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Numerics;
+using System.Runtime.InteropServices;
 
 namespace Skein.Training.Compression.Codecs;
 
@@ -11,6 +12,11 @@ internal static class EliasGamma
     private static readonly byte[] Lengths = [.. Enumerable.Range(0, 256).Select(static level => (byte)((2 * BitOperations.Log2(Ordinal((sbyte)level))) + 1))];
 
     private static readonly ushort[] Codes = [.. Enumerable.Range(0, 256).Select(static level => Code((sbyte)level))];
+
+    private const int TableBits = 12;
+    private const int TableSize = 1 << TableBits;
+    private const int MostAtOnce = 4;
+    private static readonly ulong[] Several = TabulateSeveral();
 
     // Magnitudes up to 127 have ordinals up to 255.
     private const int MostDigits = 7;
@@ -50,9 +56,10 @@ internal static class EliasGamma
     /// <exception cref="InvalidDataException">The bytes end too early, go on for too long, or hold a number that is too large.</exception>
     public static void Read(ReadOnlySpan<byte> source, Span<sbyte> numbers)
     {
+        ulong[] several = Several;
         ulong window = 0;
         int windowBits = 0, position = 0;
-        for (int i = 0; i < numbers.Length; i++)
+        for (int i = 0; i < numbers.Length;)
         {
             if (windowBits < LongestCode)
             {
@@ -68,10 +75,22 @@ internal static class EliasGamma
                 }
             }
 
+            ulong entry = several[window & (TableSize - 1)];
+            int bits = (byte)(entry >> 32);
+            if (bits > 0 && bits <= windowBits && i <= numbers.Length - MostAtOnce)
+            {
+                // Those of the four that are too many are overwritten by the next.
+                MemoryMarshal.Write(MemoryMarshal.AsBytes(numbers[i..]), (uint)entry);
+                i += (int)(entry >> 40);
+                window >>= bits;
+                windowBits -= bits;
+                continue;
+            }
+
             int digits = BitOperations.TrailingZeroCount(window);
             if (digits > MostDigits || (2 * digits) + 1 > windowBits) throw new InvalidDataException($"a payload's level {i} ends too early or is too large");
             uint ordinal = (1u << digits) | ((uint)(window >> (digits + 1)) & ((1u << digits) - 1));
-            numbers[i] = (sbyte)((ordinal & 1) == 0 ? -(int)(ordinal / 2) : (int)(ordinal / 2));
+            numbers[i++] = Number(ordinal);
             window >>= (2 * digits) + 1;
             windowBits -= (2 * digits) + 1;
         }
@@ -87,6 +106,32 @@ internal static class EliasGamma
         int digits = BitOperations.Log2(ordinal);
         return (ushort)((1u << digits) | ((ordinal - (1u << digits)) << (digits + 1)));
     }
+
+    /// <summary>What the lowest bits of a window begin with: up to four numbers, the bits they take together, and how many they are.</summary>
+    private static ulong[] TabulateSeveral()
+    {
+        var table = new ulong[TableSize];
+        for (int window = 0; window < TableSize; window++)
+        {
+            int used = 0, count = 0;
+            ulong numbers = 0;
+            while (count < MostAtOnce && window >> used != 0)
+            {
+                int digits = BitOperations.TrailingZeroCount(window >> used);
+                int length = (2 * digits) + 1;
+                if (used + length > TableBits) break;
+                uint ordinal = (1u << digits) | ((uint)(window >> (used + digits + 1)) & ((1u << digits) - 1));
+                numbers |= (ulong)(byte)Number(ordinal) << (8 * count++);
+                used += length;
+            }
+
+            table[window] = numbers | ((ulong)used << 32) | ((ulong)count << 40);
+        }
+
+        return table;
+    }
+
+    private static sbyte Number(uint ordinal) => (sbyte)((ordinal & 1) == 0 ? -(int)(ordinal / 2) : (int)(ordinal / 2));
 
     /// <summary>1, 2, 3, 4, 5, … for 0, -1, 1, -2, 2, …</summary>
     private static uint Ordinal(sbyte number) => number >= 0 ? (uint)((2 * number) + 1) : (uint)(-2 * number);

@@ -48,13 +48,13 @@ internal sealed class Float16Codec(float limit = Float16Codec.Largest) : HalfPre
     private protected override void Narrow(ReadOnlySpan<float> values, Span<ushort> bits)
     {
         Span<Half> halves = MemoryMarshal.Cast<ushort, Half>(bits);
-        TensorPrimitives.ConvertToHalf(values, halves);
+        ReducedPrecision.Narrow(values, halves);
         if (values.IsEmpty || MathF.Abs(TensorPrimitives.MaxMagnitude(values)) <= limit) return;
         for (int i = 0; i < values.Length; i++) halves[i] = (Half)Math.Clamp(values[i], -limit, limit);
     }
 
     private protected override void Widen(ReadOnlySpan<ushort> bits, Span<float> values) =>
-        TensorPrimitives.ConvertToSingle(MemoryMarshal.Cast<ushort, Half>(bits), values);
+        ReducedPrecision.Widen(MemoryMarshal.Cast<ushort, Half>(bits), values);
 }
 
 /// <summary>The upper half of a single: its range, with 8 bits of precision.</summary>
@@ -63,8 +63,8 @@ internal sealed class BFloat16Codec : HalfPrecisionCodec
     public override string ToString() => "bf16";
 
     private protected override void Narrow(ReadOnlySpan<float> values, Span<ushort> bits) =>
-        BFloat16.Narrow(values, MemoryMarshal.Cast<ushort, BFloat16>(bits));
+        ReducedPrecision.Narrow(values, MemoryMarshal.Cast<ushort, BFloat16>(bits));
 
     private protected override void Widen(ReadOnlySpan<ushort> bits, Span<float> values) =>
-        BFloat16.Widen(MemoryMarshal.Cast<ushort, BFloat16>(bits), values);
+        ReducedPrecision.Widen(MemoryMarshal.Cast<ushort, BFloat16>(bits), values);
 }
