@@ -227,7 +227,8 @@ internal sealed unsafe partial class MessageQueue : IDisposable
     {
         if (!sends[self].TryDequeue(out Operation? send)) return false;
         var envelope = new Envelope(send.Tag, send.Type, send.Length);
-        byte[] copy = new Span<byte>(send.Bytes, (int)send.Length).ToArray();
+        byte[] copy = ArrayPool<byte>.Shared.Rent((int)send.Length);
+        new Span<byte>(send.Bytes, (int)send.Length).CopyTo(copy);
         Complete(send);
         Deliver(self, envelope, copy);
         return true;
@@ -306,7 +307,8 @@ internal sealed unsafe partial class MessageQueue : IDisposable
         arrival.Done = 0;
         arrival.Length = (nint)arrival.Envelope.Bytes;
         arrival.Receive = Take(peer, arrival.Envelope);
-        if (arrival.Receive is null) arrival.Kept = GC.AllocateUninitializedArray<byte>((int)arrival.Length);
+        // Pooled: large arrays of a moment would have this thread start collections in the middle of others' native calls.
+        if (arrival.Receive is null) arrival.Kept = ArrayPool<byte>.Shared.Rent((int)arrival.Length);
     }
 
     /// <summary>The receive that a message is for, if there is one yet.</summary>
@@ -324,7 +326,7 @@ internal sealed unsafe partial class MessageQueue : IDisposable
         return null;
     }
 
-    /// <summary>A message nobody had asked for when it began; somebody may have by now.</summary>
+    /// <summary>A message nobody had asked for when it began; somebody may have by now. Its memory is rented.</summary>
     private void Deliver(int from, in Envelope envelope, byte[] bytes)
     {
         if (Take(from, envelope) is not { } receive)
@@ -333,7 +335,9 @@ internal sealed unsafe partial class MessageQueue : IDisposable
             return;
         }
 
-        bytes.CopyTo(new Span<byte>(receive.Bytes, bytes.Length));
+        int length = (int)envelope.Bytes;
+        bytes.AsSpan(0, length).CopyTo(new Span<byte>(receive.Bytes, length));
+        ArrayPool<byte>.Shared.Return(bytes);
         Complete(receive);
     }
 
