@@ -28,6 +28,30 @@ internal sealed class PushSum
 
     public int Length => vector.Length;
 
+    /// <summary>Begins anew with x = <paramref name="values"/> and w = 1. What has been received meanwhile still counts.</summary>
+    public void Begin(ReadOnlySpan<float> values)
+    {
+        lock (gate)
+        {
+            values.CopyTo(vector);
+            weight = 1;
+        }
+    }
+
+    /// <summary>Copies x to <paramref name="values"/> and gives w, with what was received, and leaves neither here.</summary>
+    public double TakeAll(Span<float> values)
+    {
+        lock (gate)
+        {
+            TensorPrimitives.Add(vector, inbox, values);
+            double all = weight + inboxWeight;
+            vector.AsSpan().Clear();
+            inbox.AsSpan().Clear();
+            (weight, inboxWeight) = (0, 0);
+            return all;
+        }
+    }
+
     /// <summary>w, with what was received and not yet folded in.</summary>
     public double Weight
     {
