@@ -1,6 +1,5 @@
 using Skein.Collectives;
 using Skein.Training.Data;
-using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Skein.Training.Tests;
