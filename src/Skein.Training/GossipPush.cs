@@ -20,6 +20,9 @@ namespace Skein.Training;
 /// </remarks>
 public sealed class GossipPush : Strategy
 {
+    // While nobody is lost, a low weight passes: the rest of the mass is somewhere, and comes.
+    private const int LongestWithLittle = 16;
+
     private readonly PushNetwork network;
     private readonly GossipOptions options;
     private readonly IReadOnlyList<int> neighbours;
@@ -34,7 +37,9 @@ public sealed class GossipPush : Strategy
     private int[] finished;
     private float lastLoss;
     private long steps;
+    private int stepsWithLittle;
     private volatile bool training;
+    private volatile bool anyLost;
 
     private GossipPush(PushNetwork network, GossipOptions options)
     {
@@ -122,6 +127,13 @@ public sealed class GossipPush : Strategy
         sum!.Step(change);
         if (network.WorldSize > 1) sender!.Push(steps);
         steps++;
+        stepsWithLittle = anyLost && sum.Weight < PushSum.LeastToShare ? stepsWithLittle + 1 : 0;
+        if (stepsWithLittle == LongestWithLittle)
+        {
+            sum.Rescale();
+            stepsWithLittle = 0;
+        }
+
         sum.Fold(own);
         parameters.Write(own);
         CommunicationTime += Stopwatch.GetElapsedTime(start);
@@ -209,6 +221,7 @@ public sealed class GossipPush : Strategy
 
     private void Report(int peer)
     {
+        anyLost = true;
         if (training && network.Rank == 0) network.Options.Logger.LogWarning("rank {Peer} was lost; the others go on without it", peer);
     }
 }

@@ -65,8 +65,8 @@ public class GossipPushTests
         Assert.All(survivors, run => Assert.Equal(3, run.Finished));
         Assert.All(survivors, run => Assert.Equal(survivors[0].Parameters, run.Parameters));
         Assert.All(survivors, run => Assert.Equal(3, run.Rows));
-        // What the lost one had at its end is gone, and nothing was made.
-        Assert.InRange(survivors[0].Weight, 1.5, 4 - 1e-9);
+        // What the lost one had at its end is gone; those who had too little for long took their weight as 1.
+        Assert.InRange(survivors[0].Weight, 1, 6);
     }
 
     [Fact]

@@ -38,6 +38,19 @@ internal sealed class PushSum
         }
     }
 
+    /// <summary>
+    /// Scales x and w so that w = 1, which leaves the estimate as it is: where mass was lost with a peer, so that all that is
+    /// left might be too little to share for everyone.
+    /// </summary>
+    public void Rescale()
+    {
+        lock (gate)
+        {
+            TensorPrimitives.Divide(vector, (float)weight, vector);
+            weight = 1;
+        }
+    }
+
     /// <summary>Copies x to <paramref name="values"/> and gives w, with what was received, and leaves neither here.</summary>
     public double TakeAll(Span<float> values)
     {

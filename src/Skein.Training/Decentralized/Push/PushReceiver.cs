@@ -88,7 +88,7 @@ internal sealed class PushReceiver : IDisposable
     private void Take(int peer, Socket socket, byte[] message)
     {
         double weight = MemoryMarshal.Read<double>(message);
-        if (!(weight > 0 && weight <= network.WorldSize)) throw new InvalidDataException($"rank {peer} pushed a weight of {weight}; it is above 0 and at most {network.WorldSize}");
+        if (!(weight > 0 && double.IsFinite(weight))) throw new InvalidDataException($"rank {peer} pushed a weight of {weight}; it is a number above 0");
         lock (gate)
         {
             if (links[peer] != socket) return;
