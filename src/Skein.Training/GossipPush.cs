@@ -109,9 +109,10 @@ public sealed class GossipPush : Strategy
     {
         ArgumentNullException.ThrowIfNull(batch);
         training = true;
-        if (batch.StopRequested) meeting!.RequestStop();
+        meeting!.ThrowIfLost();
+        if (batch.StopRequested) meeting.RequestStop();
         if (batch.LocalSize > 0) lastLoss = batch.RunBackward((double)batch.GlobalSize / batch.LocalSize, static (loss, _) => loss.backward());
-        return new StepOutcome(lastLoss, meeting!.StopRequested);
+        return new StepOutcome(lastLoss, meeting.StopRequested);
     }
 
     /// <inheritdoc/>

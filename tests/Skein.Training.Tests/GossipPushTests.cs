@@ -70,6 +70,18 @@ public class GossipPushTests
     }
 
     [Fact]
+    public async Task Without_rank_0_the_others_end_in_an_error_that_names_it()
+    {
+        string[] errors = await Peers.Run(3, async place =>
+        {
+            Exception error = await Assert.ThrowsAnyAsync<Exception>(() => Train(place, 0.1, 1_000_000, vanishAfter: place.Rank == 0 ? 20 : null));
+            Assert.IsType(place.Rank == 0 ? typeof(EndOfStreamException) : typeof(PeerLostException), error);
+            return error.Message;
+        });
+        Assert.Equal("rank 0 was lost (its connection ended) while rank 2 needed it in training; stochastic gradient push outlives any rank but 0", errors[2]);
+    }
+
+    [Fact]
     public async Task Peers_with_different_models_each_say_whose()
     {
         string[] errors = await Peers.Run(3, async place =>
@@ -149,7 +161,7 @@ public class GossipPushTests
                 if (step.Step == vanishAfter) throw new EndOfStreamException("vanished");
             },
         };
-        await trainer.FitAsync(data, epochs: 1000);
+        await trainer.FitAsync(data, epochs: 1_000_000);
         return (Models.Parameters(model), (await trainer.EvaluateAsync(data)).Loss);
     }
 }

@@ -45,6 +45,10 @@ internal abstract class Meeting : IAsyncDisposable
     /// <summary>Tells all peers that one wants to stop.</summary>
     public abstract void RequestStop();
 
+    /// <summary>Ends training without rank 0, which would otherwise go on to the end in vain.</summary>
+    /// <exception cref="Skein.Collectives.PeerLostException">Rank 0 is lost.</exception>
+    public virtual void ThrowIfLost() { }
+
     /// <summary>Brings something to a round, and gives rank 0's answer.</summary>
     /// <param name="what">What the round is for, in errors.</param>
     /// <param name="mine">What this peer brings.</param>

@@ -8,6 +8,8 @@ namespace Skein.Training.Decentralized;
 /// <summary>The side of a meeting of all ranks but 0.</summary>
 internal sealed class MeetingGuest : Meeting
 {
+    private const string ConnectionEnded = "its connection ended";
+
     private readonly FrameConnection host;
     private readonly Channel<(long Round, byte[] Content)> answers = Channel.CreateUnbounded<(long, byte[])>();
     private readonly Task receiving;
@@ -35,6 +37,12 @@ internal sealed class MeetingGuest : Meeting
     }
 
     /// <inheritdoc/>
+    public override void ThrowIfLost()
+    {
+        if (receiving.IsCompleted) throw Gone("training", ConnectionEnded);
+    }
+
+    /// <inheritdoc/>
     public override byte[] Round(string what, byte[] mine, Func<byte[]?[], byte[]> answer)
     {
         long round = Rounds++;
@@ -43,7 +51,7 @@ internal sealed class MeetingGuest : Meeting
         try
         {
             (long Round, byte[] Content) got = answers.Reader.ReadAsync().AsTask().WaitAsync(limit).GetAwaiter().GetResult();
-            return got.Round == round ? got.Content : throw Gone($"it answered round {got.Round} instead of {round}", null);
+            return got.Round == round ? got.Content : throw Gone(what, $"it answered round {got.Round} instead of {round}");
         }
         catch (TimeoutException error)
         {
@@ -51,11 +59,8 @@ internal sealed class MeetingGuest : Meeting
         }
         catch (ChannelClosedException error)
         {
-            throw Gone("its connection ended", error.InnerException);
+            throw Gone(what, error.InnerException?.Message ?? ConnectionEnded);
         }
-
-        PeerLostException Gone(string reason, Exception? error) =>
-            new($"rank 0 was lost ({error?.Message ?? reason}) while rank {Network.Rank} needed it in {what}; stochastic gradient push outlives any rank but 0", error);
     }
 
     /// <inheritdoc/>
@@ -64,6 +69,9 @@ internal sealed class MeetingGuest : Meeting
         await host.DisposeAsync().ConfigureAwait(false);
         await receiving.ConfigureAwait(false);
     }
+
+    private PeerLostException Gone(string what, string reason) =>
+        new($"rank 0 was lost ({reason}) while rank {Network.Rank} needed it in {what}; stochastic gradient push outlives any rank but 0");
 
     private async Task ReceiveAsync()
     {
