@@ -21,7 +21,8 @@ namespace Skein.Training;
 public sealed class GossipPush : Strategy
 {
     // While nobody is lost, a low weight passes: the rest of the mass is somewhere, and comes.
-    private const int LongestWithLittle = 16;
+    private const int MostStepsWithLittle = 16;
+    private static readonly TimeSpan LongestWithLittle = TimeSpan.FromSeconds(1);
 
     private readonly PushNetwork network;
     private readonly GossipOptions options;
@@ -38,6 +39,7 @@ public sealed class GossipPush : Strategy
     private float lastLoss;
     private long steps;
     private int stepsWithLittle;
+    private long littleSince;
     private volatile bool training;
     private volatile bool anyLost;
 
@@ -128,13 +130,7 @@ public sealed class GossipPush : Strategy
         sum!.Step(change);
         if (network.WorldSize > 1) sender!.Push(steps);
         steps++;
-        stepsWithLittle = anyLost && sum.Weight < PushSum.LeastToShare ? stepsWithLittle + 1 : 0;
-        if (stepsWithLittle == LongestWithLittle)
-        {
-            sum.Rescale();
-            stepsWithLittle = 0;
-        }
-
+        if (anyLost) TakeCareOfLittle();
         sum.Fold(own);
         parameters.Write(own);
         CommunicationTime += Stopwatch.GetElapsedTime(start);
@@ -200,6 +196,16 @@ public sealed class GossipPush : Strategy
         }
 
         base.Dispose(disposing);
+    }
+
+    /// <summary>Those who were lost may have taken so much that no one who is left has enough to share.</summary>
+    private void TakeCareOfLittle()
+    {
+        if (sum!.Weight >= PushSum.LeastToShare) stepsWithLittle = 0;
+        else if (stepsWithLittle++ == 0) littleSince = Stopwatch.GetTimestamp();
+        if (stepsWithLittle < MostStepsWithLittle || Stopwatch.GetElapsedTime(littleSince) < LongestWithLittle) return;
+        sum.Rescale();
+        stepsWithLittle = 0;
     }
 
     /// <summary>All stop pushing, and each takes in what the others say they have sent to it.</summary>

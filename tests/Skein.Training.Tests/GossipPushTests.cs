@@ -39,7 +39,8 @@ public class GossipPushTests
         using var single = new SingleProcess();
         double alone = (await Fit(single, 0.1, 150)).Loss;
         double before = (await Fit(single, 0, 1)).Loss;
-        Run[] runs = await Peers.Run(4, place => Train(place, 0.1, 150));
+        // Steps that last longer than messages take, as in earnest.
+        Run[] runs = await Peers.Run(4, place => Train(place, 0.1, 150, slowdown: 10));
         // Asynchronous, so that no two runs are the same: most of the way down is asked for.
         Assert.All(runs, run => Assert.True(run.Loss < alone + (0.25 * (before - alone)), $"{run.Loss} after push, {alone} alone, from {before}"));
     }
@@ -137,15 +138,15 @@ public class GossipPushTests
 
     private sealed record Run(float[] Parameters, double Weight, double Distance, int Finished, int Rows, double Loss);
 
-    private static async Task<Run> Train(ProcessGroupOptions place, double rate, int steps, int seed = 1, int? vanishAfter = null)
+    private static async Task<Run> Train(ProcessGroupOptions place, double rate, int steps, int seed = 1, int? vanishAfter = null, double slowdown = 1)
     {
         using GossipPush strategy = await GossipPush.JoinAsync(place);
-        (float[] parameters, double loss) = await Fit(strategy, rate, steps, seed, vanishAfter);
+        (float[] parameters, double loss) = await Fit(strategy, rate, steps, seed, vanishAfter, slowdown);
         double[][] rows = strategy.Gather([place.Rank]);
         return new Run(parameters, strategy.Weight, strategy.ConsensusDistance, strategy.WorldSize, rows.Length, loss);
     }
 
-    private static async Task<(float[] Parameters, double Loss)> Fit(Strategy strategy, double rate, int steps, int seed = 1, int? vanishAfter = null)
+    private static async Task<(float[] Parameters, double Loss)> Fit(Strategy strategy, double rate, int steps, int seed = 1, int? vanishAfter = null, double slowdown = 1)
     {
         using InMemoryDataset data = Models.Data();
         using nn.Module<Tensor, Tensor> model = Models.Mlp(seed);
@@ -156,6 +157,7 @@ public class GossipPushTests
             BatchSize = Batch,
             MaxSteps = steps,
             Seed = Seed,
+            Slowdown = slowdown,
             StepCompleted = step =>
             {
                 if (step.Step == vanishAfter) throw new EndOfStreamException("vanished");
