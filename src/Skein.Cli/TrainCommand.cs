@@ -37,7 +37,7 @@ internal static class TrainCommand
             if (options.Workers > 1) throw new UsageException($"--workers is {options.Workers}, but only one worker joins a running job at a time: start skein train once for each");
         }
 
-        return options.Workers == 1 ? WorkAsync(options, 1) : LaunchAsync(options, static launch => launch);
+        return options.Workers == 1 ? WorkAsync(options, 1) : LaunchAsync(options, launch => plan.Pushes ? launch with { SurvivesLossOf = static rank => rank != 0 } : launch);
     }
 
     private static bool JoinsRunningJob(TrainOptions options) =>

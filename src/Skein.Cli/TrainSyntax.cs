@@ -62,6 +62,7 @@ internal static class TrainSyntax
             Server = ParameterServerSyntax.Read(parsed),
             LocalSgd = LocalSgdSyntax.Read(parsed),
             Gossip = GossipSyntax.Read(parsed),
+            Pushes = GossipSyntax.ReadPush(parsed),
             Partition = GossipSyntax.ReadPartition(parsed),
             Given = new Dictionary<string, IReadOnlyList<string>>
             {

@@ -311,7 +311,8 @@ internal sealed class Job : IAsyncDisposable
         if (lifeline!.Failure is not null) failed.Cancel();
     }
 
-    private static async Task<IPAddress> BindAddressAsync(ProcessGroupOptions options, CancellationToken cancellationToken)
+    /// <summary>The address of the interface that leads to the master.</summary>
+    internal static async Task<IPAddress> BindAddressAsync(ProcessGroupOptions options, CancellationToken cancellationToken)
     {
         IPAddress[] found;
         try

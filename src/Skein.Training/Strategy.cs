@@ -61,8 +61,8 @@ public abstract class Strategy : IDisposable
     /// <summary>Replaces each value by its sum over the ranks.</summary>
     protected internal abstract void Sum(Span<double> values);
 
-    /// <summary>Every rank's <paramref name="values"/>, in order of rank. All ranks call it, with equally many.</summary>
-    public double[][] Gather(ReadOnlySpan<double> values)
+    /// <summary>Every rank's <paramref name="values"/>, in order of rank, without ranks that were lost where the strategy outlives them. All ranks call it, with equally many.</summary>
+    public virtual double[][] Gather(ReadOnlySpan<double> values)
     {
         var all = new double[WorldSize * values.Length];
         values.CopyTo(all.AsSpan(Rank * values.Length));

@@ -56,4 +56,28 @@ public class PushSumTests
         sum.Fold(estimate);
         Assert.Equal([2f, 4f], estimate);
     }
+
+    [Fact]
+    public void A_peer_whose_others_took_the_mass_along_can_share_again()
+    {
+        var sum = new PushSum([2, 4]);
+        var half = new float[2];
+        Assert.Equal(0.5, sum.Split(half));
+        sum.Rescale();
+        Assert.Equal(1, sum.Weight);
+        Assert.Equal(0.5, sum.Split(half));
+        Assert.Equal([1f, 2f], half);
+    }
+
+    [Fact]
+    public void What_comes_before_a_beginning_counts_after_it()
+    {
+        var sum = new PushSum([2, 4]);
+        sum.Receive([1, 1], 0.5);
+        sum.Begin([4, 6]);
+        var all = new float[2];
+        Assert.Equal(1.5, sum.TakeAll(all));
+        Assert.Equal([5f, 7f], all);
+        Assert.Equal(0, sum.Weight);
+    }
 }

@@ -65,6 +65,9 @@ internal sealed record TrainOptions
     /// <summary>What applies to <c>--strategy gossip</c> only.</summary>
     public GossipOptions Gossip { get; init; } = new();
 
+    /// <summary>Whether <c>--strategy gossip</c> is asynchronous stochastic gradient push.</summary>
+    public bool Pushes { get; init; }
+
     /// <summary>Which data each worker has. Null: a part of each global batch of the whole.</summary>
     public DataPartition? Partition { get; init; }
 

@@ -56,6 +56,9 @@ internal sealed record TrainPlan
     /// <summary>With whom workers talk; null for other strategies.</summary>
     public required GossipOptions? Gossip { get; init; }
 
+    /// <summary>Whether workers that gossip push, and outlive the loss of others.</summary>
+    public required bool Pushes { get; init; }
+
     /// <summary>Which data each worker has; null: a part of each global batch.</summary>
     public required DataPartition? Partition { get; init; }
 
@@ -94,6 +97,7 @@ internal sealed record TrainPlan
             Servers = null,
             LocalSgd = null,
             Gossip = null,
+            Pushes = options.Pushes,
             Partition = options.Partition,
             Compression = options.Compression,
         };
@@ -134,6 +138,13 @@ internal sealed record TrainPlan
     private static GossipOptions PlanGossip(TrainOptions options, int worldSize)
     {
         CompressionRules? rules = options.Compression?.Rules;
+        if (options.Pushes)
+        {
+            if (rules is not null) throw new UsageException($"--compression is {rules}, which --gossip push has not: leave it out, or use --gossip average");
+            if (options.Transport is not (null or "auto" or "tcp")) throw new UsageException($"--transport is {options.Transport}: --gossip push uses tcp");
+            if (options.Algorithm is not (null or "auto")) throw new UsageException($"--algorithm is {options.Algorithm}, but --gossip push uses no all-reduce: leave it out");
+        }
+
         if (rules is not null && (rules.Specs.Distinct().Count() > 1 || options.Compression is { WarmupSteps: > 0 } or { ClipNorm: not null }))
         {
             throw new UsageException($"--compression is {rules}: gossip compresses all parameters in one way, without warm-up and clipping");

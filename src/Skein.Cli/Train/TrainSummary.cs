@@ -48,6 +48,7 @@ internal sealed record TrainSummary
     public double? CompressionSeconds { get; init; }
     public double? CompressionError { get; init; }
     public long? SkippedSteps { get; init; }
+    public string? Gossip { get; init; }
     public string? Topology { get; init; }
     public double? SpectralGap { get; init; }
     public double? ConsensusDistance { get; init; }

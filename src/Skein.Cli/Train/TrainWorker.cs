@@ -30,13 +30,14 @@ internal static class TrainWorker
         using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(
             plan.Model, plan.Seed, plan.Servers is null || aggregates ? null : static spec => new RemoteEmbedding(spec)).to(device);
         using optim.Optimizer optimizer = CreateOptimizer(plan, model);
-        await using ProcessGroup? group = plan.Strategy is TrainPlan.DataParallel or TrainPlan.LocalSgdStrategy or TrainPlan.GossipStrategy || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
+        await using ProcessGroup? group = plan.Strategy is TrainPlan.DataParallel or TrainPlan.LocalSgdStrategy || (plan.Gossip is not null && !plan.Pushes) || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
         using Strategy strategy = plan.Strategy switch
         {
             TrainPlan.ParameterServer when aggregates => await HostAggregatedServers.JoinAsync(group!, options.Server.Aggregate, Job(options), cancellationToken),
             TrainPlan.ParameterServer => await ParameterServerStrategy.JoinAsync(Job(options), cancellationToken),
             TrainPlan.DataParallel => new DataParallel(group!, new DataParallelOptions { BucketBytes = plan.BucketBytes, Compression = plan.Compression }),
             TrainPlan.LocalSgdStrategy => new LocalSgd(group!, plan.LocalSgd),
+            TrainPlan.GossipStrategy when plan.Pushes => await GossipPush.JoinAsync(place, plan.Gossip, cancellationToken),
             TrainPlan.GossipStrategy => new Gossip(group!, plan.Gossip),
             _ => new SingleProcess(),
         };
@@ -73,6 +74,7 @@ internal static class TrainWorker
             TrainSummary summary = Summarize(plan, group, servers is { Settings.Elastic: true }, model, report, evaluation, metrics, usage, checksum, directory.Path);
             if (plan.Compression is not null) summary = CompressionUsage.Add(summary, strategy, plan.Compression);
             if (strategy is Gossip gossip) summary = GossipUsage.Add(summary, gossip, plan.Gossip!);
+            if (strategy is GossipPush push) summary = GossipUsage.Add(summary, push, plan.Gossip!);
             if (servers is not null) summary = await ServerUsage.AddAsync(summary, servers, cancellationToken);
             directory.Write("summary.json", summary);
             Console.WriteLine(options.Json ? JsonSerializer.Serialize(summary, TrainSummary.Json) : summary.ForPeople());
@@ -81,7 +83,7 @@ internal static class TrainWorker
         if (servers is not null) await servers.LeaveAsync();
         return 0;
 
-        long BytesSent() => (group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0) + ((strategy as Gossip)?.BytesSent ?? 0);
+        long BytesSent() => (group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0) + ((strategy as Gossip)?.BytesSent ?? (strategy as GossipPush)?.BytesSent ?? 0);
     }
 
     private static ParameterServerOptions Job(TrainOptions options) =>
@@ -138,6 +140,7 @@ internal static class TrainWorker
         plan.Seed,
         plan.Servers,
         plan.LocalSgd,
+        Gossip = GossipUsage.Name(plan),
         Topology = plan.Gossip?.Topology.ToString(),
         plan.Gossip?.ConsensusStep,
         Partition = plan.Partition?.ToString() ?? "iid",
@@ -194,7 +197,7 @@ internal static class TrainWorker
             BytesSentPerWorker = (long)usage.Average(rank => rank.BytesSent),
             PeakRssBytes = usage.Max(rank => rank.PeakRssBytes),
             ParameterChecksum = checksum,
-            Transport = group?.TransportName ?? (plan.Servers is null ? null : "tcp"),
+            Transport = group?.TransportName ?? (plan.Servers is null && !plan.Pushes ? null : "tcp"),
             Algorithm = group?.AlgorithmName,
             Compression = plan.Strategy == "single" ? null : "none",
             RunDirectory = directory,

@@ -9,7 +9,7 @@ namespace Skein.Training.Decentralized;
 /// </summary>
 internal sealed class PushSum
 {
-    /// <summary>Below this weight a peer keeps what it has until it has received something: 1 / w stays below 3.</summary>
+    /// <summary>Below this weight a peer keeps what it has until it has received something, so that its steps still count.</summary>
     public const double LeastToShare = 0.75;
 
     private readonly Lock gate = new();
@@ -27,6 +27,43 @@ internal sealed class PushSum
     }
 
     public int Length => vector.Length;
+
+    /// <summary>Begins anew with x = <paramref name="values"/> and w = 1. What has been received meanwhile still counts.</summary>
+    public void Begin(ReadOnlySpan<float> values)
+    {
+        lock (gate)
+        {
+            values.CopyTo(vector);
+            weight = 1;
+        }
+    }
+
+    /// <summary>
+    /// Scales x and w so that w = 1, which leaves the estimate as it is: where mass was lost with a peer, so that all that is
+    /// left might be too little to share for everyone.
+    /// </summary>
+    public void Rescale()
+    {
+        lock (gate)
+        {
+            TensorPrimitives.Divide(vector, (float)weight, vector);
+            weight = 1;
+        }
+    }
+
+    /// <summary>Copies x to <paramref name="values"/> and gives w, with what was received, and leaves neither here.</summary>
+    public double TakeAll(Span<float> values)
+    {
+        lock (gate)
+        {
+            TensorPrimitives.Add(vector, inbox, values);
+            double all = weight + inboxWeight;
+            vector.AsSpan().Clear();
+            inbox.AsSpan().Clear();
+            (weight, inboxWeight) = (0, 0);
+            return all;
+        }
+    }
 
     /// <summary>w, with what was received and not yet folded in.</summary>
     public double Weight
@@ -66,10 +103,14 @@ internal sealed class PushSum
         lock (gate) TensorPrimitives.Divide(vector, (float)weight, estimate);
     }
 
-    /// <summary>Adds a step to x: Assran et al. 2019, algorithm 1, line 4.</summary>
+    /// <summary>
+    /// Adds to x what moves the estimate of the last <see cref="Fold"/> by <paramref name="change"/>: Assran et al. 2019,
+    /// algorithm 1, line 4, with the step times w. Without that factor the estimate of a peer with little weight would move
+    /// further than its optimizer asked for, which diverges.
+    /// </summary>
     public void Step(ReadOnlySpan<float> change)
     {
-        lock (gate) TensorPrimitives.Add(vector, change, vector);
+        lock (gate) TensorPrimitives.MultiplyAdd(change, (float)weight, vector, vector);
     }
 
     /// <summary>Takes half of x and w out, to be sent to one other peer; the other half stays.</summary>
