@@ -26,7 +26,7 @@ public sealed class GossipPushTests : IDisposable
     [Fact]
     public async Task A_killed_worker_is_left_behind()
     {
-        await using var job = await StartAsync("60");
+        await using var job = await StartAsync("200");
         Kill(job, 2);
         var result = await TrainingResult.OfAsync(job);
         Assert.Equal(3, result.GetProperty("world_size").GetInt32());
