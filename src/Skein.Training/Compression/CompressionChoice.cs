@@ -8,7 +8,7 @@ namespace Skein.Training.Compression;
 /// <summary>Replaces <c>auto</c> by what is quickest between these ranks.</summary>
 internal static class CompressionChoice
 {
-    // From the most faithful on; each stayed within half a point of accuracy in benchmarks/RESULTS.md.
+    // From the most faithful on; benchmarks/RESULTS.md has the accuracy of each but powersgd:4.
     private static readonly CompressionSpec[] Candidates = [.. new[] { "none", "fp16", "int8", "qsgd:4", "powersgd:4", "topk:0.01" }.Select(CompressionSpec.Parse)];
 
     private const int Repetitions = 3;
