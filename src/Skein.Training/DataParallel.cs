@@ -4,6 +4,7 @@ using System.Text;
 using Skein.Collectives;
 using Skein.Training.Compression;
 using Skein.Training.Gradients;
+using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace Skein.Training;
@@ -21,13 +22,13 @@ namespace Skein.Training;
 /// the others. Where communication overlaps the backward pass, the group must not be used for anything else between
 /// forward and <see cref="SynchronizeGradients"/>. Not thread-safe.
 /// </remarks>
-public sealed class DataParallel : Strategy
+public sealed class DataParallel : ReplicaStrategy
 {
     private readonly ProcessGroup group;
     private DataParallelOptions options;
-    private readonly Action<Tensor, bool> backward;
     private readonly List<GradientBucket> buckets = [];
     private nn.Module? model;
+    private Parameter[] trainable = [];
     private BackwardObserver? observer;
     private int started;
     private int paused;
@@ -42,7 +43,6 @@ public sealed class DataParallel : Strategy
         ArgumentOutOfRangeException.ThrowIfLessThan(this.options.BucketBytes, 1, nameof(options));
         ArgumentOutOfRangeException.ThrowIfLessThan(this.options.FirstBucketBytes, 1, nameof(options));
         this.options.Compression?.Validate();
-        backward = Backward;
     }
 
     /// <inheritdoc/>
@@ -73,7 +73,8 @@ public sealed class DataParallel : Strategy
         ArgumentNullException.ThrowIfNull(model);
         if (ReferenceEquals(this.model, model)) return;
         if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one DataParallel for each model");
-        if (!model.parameters().Any(static parameter => parameter.requires_grad)) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
+        trainable = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
+        if (trainable.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
         if (WorldSize > 1)
         {
             Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
@@ -100,11 +101,8 @@ public sealed class DataParallel : Strategy
     /// </summary>
     public void SynchronizeGradients() => Synchronize(0, false);
 
-    /// <summary>
-    /// Until the result is disposed, backward passes only add to this rank's own gradients: for all but the last
-    /// micro-batch of a step.
-    /// </summary>
-    public IDisposable NoSync() => new Pause(this);
+    /// <inheritdoc/>
+    public override IDisposable NoSync() => new Pause(this);
 
     /// <summary>Writes what this rank has kept of its gradients between two steps, to go on later with <see cref="LoadCompression"/>.</summary>
     public void SaveCompression(Stream stream)
@@ -121,14 +119,10 @@ public sealed class DataParallel : Strategy
         foreach (CompressedBucket bucket in buckets.OfType<CompressedBucket>()) bucket.Average.Load(reader);
     }
 
-    /// <inheritdoc/>
-    protected internal override StepOutcome ComputeGradients(StepBatch batch)
-    {
-        ArgumentNullException.ThrowIfNull(batch);
-        // The average over ranks divides by the world size; scaling each share by it leaves the mean over samples.
-        float localLoss = batch.RunBackward(WorldSize, backward);
-        return Synchronize(localLoss, batch.StopRequested);
-    }
+    // The average over ranks divides by the world size; scaling each share by it leaves the mean over samples.
+    internal override double LossScale => WorldSize;
+
+    private protected override IReadOnlyList<Parameter> Trainable => trainable;
 
     /// <inheritdoc/>
     protected internal override void SynchronizeBuffers()
@@ -162,19 +156,7 @@ public sealed class DataParallel : Strategy
         return wanted[0] != 0;
     }
 
-    private void Backward(Tensor loss, bool last)
-    {
-        if (last)
-        {
-            loss.backward();
-            return;
-        }
-
-        using IDisposable pause = NoSync();
-        loss.backward();
-    }
-
-    private StepOutcome Synchronize(float loss, bool stop)
+    private protected override StepOutcome Agree(float loss, bool stop)
     {
         if (model is null) throw new InvalidOperationException("no model is attached; call Attach before the first step");
         if (WorldSize == 1) return new StepOutcome(loss, stop);

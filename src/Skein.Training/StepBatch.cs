@@ -9,6 +9,7 @@ namespace Skein.Training;
 public sealed class StepBatch
 {
     private readonly Func<Tensor, Tensor> model;
+    private readonly Func<Tensor, Tensor> input;
     private readonly Func<Tensor, Tensor, Tensor> loss;
     private readonly InMemoryDataset data;
     private readonly Device device;
@@ -18,9 +19,10 @@ public sealed class StepBatch
     private int count;
 
     internal StepBatch(
-        Func<Tensor, Tensor> model, Func<Tensor, Tensor, Tensor> loss, InMemoryDataset data, Device device, int accumulation)
+        Func<Tensor, Tensor> model, Func<Tensor, Tensor> input, Func<Tensor, Tensor, Tensor> loss, InMemoryDataset data, Device device, int accumulation)
     {
         this.model = model;
+        this.input = input;
         this.loss = loss;
         this.data = data;
         this.device = device;
@@ -43,16 +45,29 @@ public sealed class StepBatch
     public bool StopRequested { get; internal set; }
 
     /// <summary>The part of the global batch that micro-batch <paramref name="index"/> is, from 0 to 1: the weight of its mean loss.</summary>
-    public double Share(int index) => (double)DistributedSampler.Split(count, MicroBatches, index).Count / GlobalSize;
+    public double Share(int index) => (double)SizeOf(index) / GlobalSize;
 
     /// <summary>Runs the model on micro-batch <paramref name="index"/> and returns its mean loss, a scalar with a graph.</summary>
     public Tensor Loss(int index)
     {
+        (Tensor features, Tensor labels) = MicroBatch(index);
+        return loss(model(features), labels);
+    }
+
+    /// <summary>The number of samples in micro-batch <paramref name="index"/>.</summary>
+    public int SizeOf(int index) => DistributedSampler.Split(count, MicroBatches, index).Count;
+
+    /// <summary>The inputs and labels of micro-batch <paramref name="index"/>, for strategies that run the model themselves.</summary>
+    public (Tensor Features, Tensor Labels) MicroBatch(int index)
+    {
         (int offset, int length) = DistributedSampler.Split(count, MicroBatches, index);
         using Tensor indices = order!.narrow(0, start + offset, length);
         (Tensor features, Tensor labels) = data.Gather(indices, device);
-        return loss(model(features), labels);
+        return (input(features), labels);
     }
+
+    /// <summary>The mean loss of outputs of the model for the samples of these labels.</summary>
+    public Tensor LossOf(Tensor output, Tensor labels) => loss(output, labels);
 
     /// <summary>
     /// Runs every micro-batch forward and backward, one graph alive at a time. The gradients add up to those of

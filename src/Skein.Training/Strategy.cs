@@ -10,10 +10,10 @@ namespace Skein.Training;
 /// </summary>
 public abstract class Strategy : IDisposable
 {
-    /// <summary>This rank's place among those that share the global batch, from 0.</summary>
+    /// <summary>This rank's place among those that share the global batch, from 0. Ranks that divide a model have the same.</summary>
     public abstract int Rank { get; }
 
-    /// <summary>The number of ranks that share the global batch.</summary>
+    /// <summary>The number of ranks, or of groups of ranks that divide a model, that share the global batch.</summary>
     public abstract int WorldSize { get; }
 
     /// <summary>How long the training thread has waited for other ranks since the strategy was made.</summary>
@@ -21,6 +21,35 @@ public abstract class Strategy : IDisposable
 
     /// <summary>Makes the ranks' models one: called once, before the first step. A second call with the same model does nothing.</summary>
     public abstract void Attach(nn.Module model);
+
+    /// <summary>
+    /// Whether this rank's optimizer is over other parameters than the model's own: then the <see cref="Trainer"/> has to make it,
+    /// from <see cref="OptimizedParameters"/>.
+    /// </summary>
+    protected internal virtual bool DividesParameters => false;
+
+    /// <summary>
+    /// Whether a forward pass needs all ranks of <see cref="WorldSize"/>: one that has no samples in an evaluation then takes part
+    /// with one that does not count.
+    /// </summary>
+    protected internal virtual bool ForwardIsCollective => false;
+
+    /// <summary>The parameters that this rank's optimizer is to update; after <see cref="Attach"/>.</summary>
+    protected internal virtual IReadOnlyList<Parameter> OptimizedParameters(nn.Module model)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        return [.. model.parameters().Where(static parameter => parameter.requires_grad)];
+    }
+
+    /// <summary>What computes the loss of the model's outputs once it is attached: where ranks hold parts of the outputs, another function with the same value.</summary>
+    protected internal virtual Func<Tensor, Tensor, Tensor> LossOf(Func<Tensor, Tensor, Tensor> loss) => loss;
+
+    /// <summary>Runs the attached model; null where another rank has the output.</summary>
+    protected internal virtual Tensor? Predict(nn.Module<Tensor, Tensor> model, Tensor features)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        return model.call(features);
+    }
 
     /// <summary>The steps of an epoch, and which of its samples this rank takes in each. By default every rank takes part in every global batch.</summary>
     /// <param name="sampler">Set to the epoch.</param>
@@ -41,6 +70,8 @@ public abstract class Strategy : IDisposable
     protected internal abstract StepOutcome ComputeGradients(StepBatch batch);
 
     /// <summary>Scales the gradients so that their norm, over all parameters of the whole model, is at most <paramref name="maxNorm"/>.</summary>
+    /// <param name="parameters">Those of <see cref="OptimizedParameters"/>.</param>
+    /// <param name="maxNorm">Above 0.</param>
     /// <returns>The norm before.</returns>
     protected internal virtual double ClipGradients(IReadOnlyList<Parameter> parameters, double maxNorm) =>
         nn.utils.clip_grad_norm_(parameters, maxNorm);
@@ -58,8 +89,21 @@ public abstract class Strategy : IDisposable
     /// <summary>Makes state that the optimizer does not touch (running statistics) the same on all ranks.</summary>
     protected internal virtual void SynchronizeBuffers() { }
 
-    /// <summary>Replaces each value by its sum over the ranks.</summary>
+    /// <summary>
+    /// Replaces each value by its sum over the global batch's parts: ranks of one part that hold the same model count once, and
+    /// those without the output (<see cref="Predict"/>) bring zeros.
+    /// </summary>
     protected internal abstract void Sum(Span<double> values);
+
+    /// <summary>
+    /// The whole model's parameters by name, in the order of <c>state_dict</c>, each valid until the next one is asked for.
+    /// Collective: every rank goes through all of them, and gets the same.
+    /// </summary>
+    public virtual IEnumerable<(string Name, Tensor Value)> FullParameters(nn.Module model)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        return model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter));
+    }
 
     /// <summary>Every rank's <paramref name="values"/>, in order of rank, without ranks that were lost where the strategy outlives them. All ranks call it, with equally many.</summary>
     public virtual double[][] Gather(ReadOnlySpan<double> values)

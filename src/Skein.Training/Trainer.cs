@@ -14,9 +14,10 @@ namespace Skein.Training;
 public sealed class Trainer
 {
     private readonly nn.Module<Tensor, Tensor> model;
-    private readonly optim.Optimizer optimizer;
+    private readonly Func<IReadOnlyList<Parameter>, optim.Optimizer>? createOptimizer;
     private readonly Func<Tensor, Tensor, Tensor> loss;
     private readonly Parameter[] parameters;
+    private IReadOnlyList<Parameter> optimized = [];
 
     /// <summary>A trainer of <paramref name="model"/>; it owns none of its arguments.</summary>
     /// <param name="model">The module; its parameters say on which device training runs.</param>
@@ -28,7 +29,7 @@ public sealed class Trainer
         ArgumentNullException.ThrowIfNull(optimizer);
         ArgumentNullException.ThrowIfNull(loss);
         this.model = model;
-        this.optimizer = optimizer;
+        Optimizer = optimizer;
         this.loss = loss;
         parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
     }
@@ -36,6 +37,27 @@ public sealed class Trainer
     /// <inheritdoc cref="Trainer(nn.Module{Tensor, Tensor}, optim.Optimizer, Func{Tensor, Tensor, Tensor})"/>
     public Trainer(nn.Module<Tensor, Tensor> model, optim.Optimizer optimizer, nn.Module<Tensor, Tensor, Tensor> loss)
         : this(model, optimizer, (loss ?? throw new ArgumentNullException(nameof(loss))).call) { }
+
+    /// <summary>
+    /// A trainer that makes its optimizer when the strategy has said which parameters this rank updates: for strategies that
+    /// divide them among the ranks, and for models in half precision, whose optimizer works on copies in single precision.
+    /// </summary>
+    /// <param name="model">The module; its parameters say on which device training runs.</param>
+    /// <param name="createOptimizer">Makes the optimizer over the given parameters; called once, in the first fit.</param>
+    /// <param name="loss">Maps outputs and labels to the mean loss over the batch.</param>
+    public Trainer(nn.Module<Tensor, Tensor> model, Func<IReadOnlyList<Parameter>, optim.Optimizer> createOptimizer, Func<Tensor, Tensor, Tensor> loss)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        ArgumentNullException.ThrowIfNull(createOptimizer);
+        ArgumentNullException.ThrowIfNull(loss);
+        this.model = model;
+        this.createOptimizer = createOptimizer;
+        this.loss = loss;
+        parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
+    }
+
+    /// <summary>The optimizer, the caller's to dispose; null before the first fit where the trainer makes it.</summary>
+    public optim.Optimizer? Optimizer { get; private set; }
 
     /// <summary>How ranks share the work. Default: one process.</summary>
     public Strategy Strategy { get; init; } = new SingleProcess();
@@ -94,15 +116,40 @@ public sealed class Trainer
     // A model's parameters may all be elsewhere.
     private Device Device => parameters.Length > 0 ? parameters[0].device : CPU;
 
+    // A model in half precision takes features of its own type, and its loss is computed in single precision.
+    private Tensor Input(Tensor features) =>
+        parameters.Length > 0 && parameters[0].dtype is ScalarType.BFloat16 or ScalarType.Float16 && features.is_floating_point() ? features.to(parameters[0].dtype) : features;
+
+    private Func<Tensor, Tensor, Tensor> Loss()
+    {
+        Func<Tensor, Tensor, Tensor> chosen = Strategy.LossOf(loss);
+        return (output, labels) => chosen(output.dtype is ScalarType.BFloat16 or ScalarType.Float16 ? output.to(float32) : output, labels);
+    }
+
+    private optim.Optimizer PrepareOptimizer()
+    {
+        if (createOptimizer is null && Strategy.DividesParameters)
+        {
+            throw new InvalidOperationException(
+                $"{Strategy.GetType().Name} divides the parameters among the ranks, so that an optimizer over the model's own is over the wrong ones: " +
+                "give the Trainer a function that makes it, as in new Trainer(model, parameters => optim.AdamW(parameters), loss)");
+        }
+
+        if (optimized.Count == 0) optimized = createOptimizer is null ? parameters : Strategy.OptimizedParameters(model);
+        Optimizer ??= createOptimizer!(optimized);
+        MaterializeParameterGroups(Optimizer);
+        return Optimizer;
+    }
+
     private TrainingReport Fit(InMemoryDataset data, int epochs, CancellationToken cancellationToken)
     {
         Strategy.Attach(model);
         model.train();
-        MaterializeParameterGroups();
+        optim.Optimizer optimizer = PrepareOptimizer();
         var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, Seed);
         OwnShare? share = Partition is null ? null : new OwnShare(Partition, data, Strategy.Rank, Strategy.WorldSize, Seed);
         var history = new LossHistory(TrainingReport.LossHistoryLimit);
-        var batch = new StepBatch(model.call, loss, data, Device, GradientAccumulation) { Slowdown = Slowdown };
+        var batch = new StepBatch(model.call, Input, Loss(), data, Device, GradientAccumulation) { Slowdown = Slowdown };
         long steps = 0, samples = 0, epochSamples = 0;
         double epochLoss = 0, trainLoss = double.NaN;
         int epoch = 0, passes = 0;
@@ -120,7 +167,7 @@ public sealed class Trainer
             {
                 batch.MoveTo(order, (range.Start, range.Count), range.GlobalBatchSize);
                 batch.StopRequested = cancellationToken.IsCancellationRequested;
-                (float stepLoss, stopped) = Step(batch, steps++, epoch);
+                (float stepLoss, stopped) = Step(optimizer, batch, steps++, epoch);
                 history.Add(stepLoss);
                 epochLoss += (double)stepLoss * batch.GlobalSize;
                 epochSamples += batch.GlobalSize;
@@ -151,7 +198,7 @@ public sealed class Trainer
         };
     }
 
-    private StepOutcome Step(StepBatch batch, long step, int epoch)
+    private StepOutcome Step(optim.Optimizer optimizer, StepBatch batch, long step, int epoch)
     {
         long start = Stopwatch.GetTimestamp();
         TimeSpan communicationBefore = Strategy.CommunicationTime;
@@ -165,8 +212,9 @@ public sealed class Trainer
 
         // Dropped rather than zeroed: the backward pass then hands its fresh gradients over instead of adding to zeros.
         foreach (Parameter parameter in parameters) parameter.grad = null;
+        if (!ReferenceEquals(optimized, parameters)) foreach (Parameter parameter in optimized) parameter.grad = null;
         StepOutcome outcome = Strategy.ComputeGradients(batch);
-        double? norm = MaxGradientNorm is { } limit ? Strategy.ClipGradients(parameters, limit) : null;
+        double? norm = MaxGradientNorm is { } limit ? Strategy.ClipGradients(optimized, limit) : null;
         Strategy.UpdateParameters(optimizer);
 
         if (StepCompleted is not null)
@@ -195,15 +243,16 @@ public sealed class Trainer
             double lossSum = 0, correct = 0, seen = 0;
             using var collection = new CollectionPoint();
             bool classes = data.Labels.dtype == ScalarType.Int64 && data.Labels.dim() == 1;
+            Func<Tensor, Tensor, Tensor> lossOf = Loss();
             for (int i = 0; i < sampler.BatchesPerEpoch && !cancellationToken.IsCancellationRequested; i++)
             {
                 (int start, int count) = sampler.LocalSlice(i);
-                if (count == 0) continue;
+                if (count == 0 && !Strategy.ForwardIsCollective) continue;
                 using DisposeScope scope = NewDisposeScope();
-                (Tensor features, Tensor labels) = data.Gather(order.narrow(0, start, count), Device);
-                Tensor output = model.call(features);
+                (Tensor features, Tensor labels) = data.Gather(order.narrow(0, count == 0 ? 0 : start, Math.Max(count, 1)), Device);
+                if (Strategy.Predict(model, Input(features)) is not { } output || count == 0) continue;
                 classes &= output.dim() == 2;
-                lossSum += loss(output, labels).ToDouble() * count;
+                lossSum += lossOf(output, labels).ToDouble() * count;
                 if (classes) correct += output.argmax(1).eq(labels).sum().ToInt64();
                 seen += count;
                 collection.Pass();
@@ -222,7 +271,7 @@ public sealed class Trainer
     }
 
     /// <summary>TorchSharp walks the module tree again for every enumeration of <c>model.parameters()</c>; a list costs nothing.</summary>
-    private void MaterializeParameterGroups()
+    private static void MaterializeParameterGroups(optim.Optimizer optimizer)
     {
         foreach (ParamGroup group in optimizer.ParamGroups.OfType<ParamGroup>()) group.Parameters = [.. group.Parameters];
     }

@@ -1,0 +1,99 @@
+using Skein.Training.Optimizers;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Skein.Training;
+
+/// <summary>
+/// A strategy whose ranks each run the whole of the module that they are given, on samples of their own, and agree on the
+/// gradients afterwards. <c>PipelineParallel</c> uses one for the dimension that shares out the batch.
+/// </summary>
+/// <remarks>
+/// For a model in half precision the optimizer works on copies in single precision, the master weights (Micikevicius et al.
+/// 2018, section 3.1), if the <see cref="Trainer"/> makes it.
+/// </remarks>
+public abstract class ReplicaStrategy : Strategy
+{
+    private MasterWeights? masters;
+
+    private protected ReplicaStrategy() { }
+
+    /// <summary>What a rank multiplies its part of the mean loss over the global batch by, so that agreeing leaves the gradient of the mean.</summary>
+    internal abstract double LossScale { get; }
+
+    /// <summary>The parameters that require a gradient, of the attached module.</summary>
+    private protected abstract IReadOnlyList<Parameter> Trainable { get; }
+
+    /// <summary>
+    /// Until the result is disposed, backward passes only add to this rank's own gradients: for all but the last micro-batch of a
+    /// step.
+    /// </summary>
+    public abstract IDisposable NoSync();
+
+    /// <summary>Leaves the gradient of the mean loss in the parameters, once this rank's backward passes are done.</summary>
+    /// <param name="loss"><see cref="LossScale"/> times this rank's part of the mean loss over the global batch.</param>
+    /// <param name="stop">Whether this rank wants to stop.</param>
+    internal StepOutcome Synchronize(float loss, bool stop)
+    {
+        StepOutcome outcome = Agree(loss, stop);
+        masters?.TakeGradients();
+        return outcome;
+    }
+
+    /// <summary>The squared norm of the gradient over all ranks, each parameter's part times its weight. Collective.</summary>
+    internal virtual double SquaredGradientNorm(Func<Parameter, double> weight)
+    {
+        using var scope = NewDisposeScope();
+        double sum = 0;
+        foreach (Parameter parameter in Trainable)
+        {
+            if ((masters?.Of(parameter) ?? parameter).grad is { } gradient) sum += weight(parameter) * Math.Pow(gradient.norm().ToDouble(), 2);
+        }
+
+        return sum;
+    }
+
+    private protected abstract StepOutcome Agree(float loss, bool stop);
+
+    /// <inheritdoc/>
+    protected internal override StepOutcome ComputeGradients(StepBatch batch)
+    {
+        ArgumentNullException.ThrowIfNull(batch);
+        return Synchronize(batch.RunBackward(LossScale, Backward), batch.StopRequested);
+    }
+
+    /// <inheritdoc/>
+    protected internal override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model)
+    {
+        if (masters is null && Trainable.Any(MasterWeights.IsNeededFor)) masters = new MasterWeights(Trainable);
+        return masters?.Parameters ?? Trainable;
+    }
+
+    /// <inheritdoc/>
+    protected internal override void UpdateParameters(optim.Optimizer optimizer)
+    {
+        base.UpdateParameters(optimizer);
+        masters?.Give();
+    }
+
+    /// <summary>Runs the backward pass of one micro-batch; all but the last one of a step add to this rank's gradients only.</summary>
+    private protected void Backward(Tensor loss, bool last)
+    {
+        if (last)
+        {
+            loss.backward();
+            return;
+        }
+
+        using IDisposable pause = NoSync();
+        loss.backward();
+    }
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing) masters?.Dispose();
+        base.Dispose(disposing);
+    }
+}
