@@ -7,16 +7,32 @@ namespace Skein.Collectives;
 /// <remarks>The first touch of a fresh 4 KiB page can cost microseconds: far more than the copy into it.</remarks>
 internal static unsafe class NativePages
 {
+    private const nuint SmallPage = 4096;
     private const nuint HugePage = 2 << 20;
 
     public static byte* Allocate(nint bytes)
     {
-        nuint length = (nuint)Math.Max(bytes, 64);
-        nuint alignment = length >= HugePage ? HugePage : 4096;
-        length = (length + alignment - 1) / alignment * alignment;
-        byte* memory = (byte*)NativeMemory.AlignedAlloc(length, alignment);
-        Posix.AdviseHugePages(memory, length);
-        NativeMemory.Clear(memory, length);
+        byte* memory = Reserve(bytes);
+        NativeMemory.Clear(memory, Round(bytes));
         return memory;
+    }
+
+    /// <summary>The same, not touched: takes address space only, until it is written.</summary>
+    public static byte* Reserve(nint bytes)
+    {
+        nuint length = Round(bytes);
+        byte* memory = (byte*)NativeMemory.AlignedAlloc(length, length >= HugePage ? HugePage : SmallPage);
+        Posix.AdviseHugePages(memory, length);
+        return memory;
+    }
+
+    /// <summary>Gives the pages of memory from <see cref="Reserve"/> back to the system. The addresses stay; what they hold is lost.</summary>
+    public static void Release(byte* memory, nint bytes) => Posix.DiscardPages(memory, Round(bytes));
+
+    private static nuint Round(nint bytes)
+    {
+        nuint length = (nuint)Math.Max(bytes, 64);
+        nuint alignment = length >= HugePage ? HugePage : SmallPage;
+        return (length + alignment - 1) / alignment * alignment;
     }
 }

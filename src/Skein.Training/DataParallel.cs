@@ -79,7 +79,8 @@ public sealed class DataParallel : ReplicaStrategy
         {
             Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
             Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
-            bool overlaps = DecideOverlap();
+            // The buckets depend on it, so all ranks have to agree.
+            bool overlaps = Overlap.Decide(group, options.Overlap);
             if (options.Compression is { } compression) options = options with { Compression = CompressionChoice.Resolve(group, compression, model) };
             TaskScheduler inOrder = new ConcurrentExclusiveSchedulerPair().ExclusiveScheduler;
             foreach (IReadOnlyList<NamedParameter> parameters in BucketPlan.Of(model, options, overlaps))
@@ -144,16 +145,6 @@ public sealed class DataParallel : ReplicaStrategy
         }
 
         base.Dispose(disposing);
-    }
-
-    // The buckets depend on it, so all ranks have to agree.
-    private bool DecideOverlap()
-    {
-        bool idleCores = Environment.ProcessorCount > group.LocalWorldSize;
-        bool network = group.LocalWorldSize < WorldSize;
-        Span<int> wanted = [options.Overlap ?? (idleCores || network) ? 1 : 0];
-        group.AllReduce(wanted, ReduceOperation.Max);
-        return wanted[0] != 0;
     }
 
     private protected override StepOutcome Agree(float loss, bool stop)

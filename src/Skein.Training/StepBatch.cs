@@ -32,6 +32,9 @@ public sealed class StepBatch
     /// <summary>The number of micro-batches on this rank; 0 when the global batch is too small to give it a sample.</summary>
     public int MicroBatches => Math.Min(accumulation, count);
 
+    /// <summary>The number of micro-batches on the rank with the most samples, when <paramref name="ranks"/> share the batch.</summary>
+    internal int MostMicroBatches(int ranks) => Math.Min(accumulation, DistributedSampler.Split(GlobalSize, ranks, 0).Count);
+
     /// <summary>The number of samples in the global batch, over all ranks.</summary>
     public int GlobalSize { get; private set; }
 
@@ -75,19 +78,22 @@ public sealed class StepBatch
     /// </summary>
     /// <param name="scale">What each micro-batch's share is multiplied by.</param>
     /// <param name="backward">Runs the backward pass from a loss; told whether it is this step's last.</param>
+    /// <param name="passes">At least as many passes; those beyond the micro-batches are over some sample that counts nothing.</param>
     /// <returns><paramref name="scale"/> times this rank's part of the global mean loss.</returns>
-    public float RunBackward(double scale, Action<Tensor, bool> backward)
+    public float RunBackward(double scale, Action<Tensor, bool> backward, int passes = 0)
     {
         ArgumentNullException.ThrowIfNull(backward);
         long begin = Stopwatch.GetTimestamp();
         double total = 0;
-        for (int i = 0; i < MicroBatches; i++)
+        passes = Math.Max(passes, MicroBatches);
+        for (int i = 0; i < passes; i++)
         {
             using DisposeScope scope = NewDisposeScope();
-            double weight = scale * Share(i);
-            Tensor loss = Loss(i);
-            backward(weight == 1 ? loss : loss * weight, i == MicroBatches - 1);
-            total += weight * loss.ToDouble();
+            bool counts = i < MicroBatches;
+            double weight = counts ? scale * Share(i) : 0;
+            Tensor loss = counts ? Loss(i) : IdleLoss();
+            backward(weight == 1 ? loss : loss * weight, i == passes - 1);
+            if (counts) total += weight * loss.ToDouble();
         }
 
         if (Slowdown > 1) Thread.Sleep(Stopwatch.GetElapsedTime(begin) * (Slowdown - 1));
@@ -96,6 +102,13 @@ public sealed class StepBatch
 
     /// <summary>How many times as long the computation is made to last.</summary>
     internal double Slowdown { get; init; } = 1;
+
+    private Tensor IdleLoss()
+    {
+        using Tensor indices = order!.narrow(0, 0, 1);
+        (Tensor features, Tensor labels) = data.Gather(indices, device);
+        return loss(model(input(features)), labels);
+    }
 
     internal void MoveTo(Tensor newOrder, (int Start, int Count) slice, int globalSize)
     {

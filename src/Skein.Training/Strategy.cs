@@ -76,6 +76,19 @@ public abstract class Strategy : IDisposable
     protected internal virtual double ClipGradients(IReadOnlyList<Parameter> parameters, double maxNorm) =>
         nn.utils.clip_grad_norm_(parameters, maxNorm);
 
+    /// <summary>Scales the gradients of <paramref name="parameters"/> down, if the norm of all of them, <paramref name="norm"/>, is above <paramref name="maxNorm"/>; as torch's clip_grad_norm_.</summary>
+    private protected static void ScaleGradients(IReadOnlyList<Parameter> parameters, double norm, double maxNorm)
+    {
+        double scale = maxNorm / (norm + 1e-6);
+        if (scale >= 1) return;
+        using var noGradient = no_grad();
+        foreach (Parameter parameter in parameters)
+        {
+            using Tensor? gradient = parameter.grad;
+            gradient?.mul_(scale);
+        }
+    }
+
     /// <summary>Applies the gradients to the parameters.</summary>
     protected internal virtual void UpdateParameters(optim.Optimizer optimizer)
     {

@@ -5,6 +5,7 @@ namespace Skein.Collectives.Transports.SharedMemory;
 /// <summary>The few system calls of Linux that .NET does not expose. Elsewhere the callers take their portable way.</summary>
 internal static unsafe partial class Posix
 {
+    private const int DiscardAdvice = 4;
     private const int HugePageAdvice = 14;
     private const int FutexWait = 0;
     private const int FutexWake = 1;
@@ -21,6 +22,12 @@ internal static unsafe partial class Posix
     public static void AdviseHugePages(void* address, nuint length)
     {
         if (OperatingSystem.IsLinux()) _ = madvise(address, length, HugePageAdvice);
+    }
+
+    /// <summary>Frees whole pages of private memory; elsewhere than on Linux they stay.</summary>
+    public static void DiscardPages(void* address, nuint length)
+    {
+        if (OperatingSystem.IsLinux()) _ = madvise(address, length, DiscardAdvice);
     }
 
     /// <summary>Sleeps while <c>*word == expected</c>, for <paramref name="milliseconds"/> at most.</summary>

@@ -1,0 +1,295 @@
+using System.Diagnostics;
+using Skein.Collectives;
+using Skein.Training.Gradients;
+using Skein.Training.Sharding;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Skein.Training;
+
+/// <summary>
+/// Data parallel with the optimizer's state, the gradients and the parameters divided among the ranks (Rajbhandari et al.
+/// 2020, "ZeRO: memory optimizations toward training trillion parameter models", stages 1 to 3; in units of modules as Zhao
+/// et al. 2023, "PyTorch FSDP"). Equal to a single process, as <see cref="DataParallel"/> is.
+/// </summary>
+/// <remarks>
+/// The <see cref="Trainer"/> has to make the optimizer, since it works on this rank's shards, of which there is one for each
+/// unit. Shards are in single precision whatever the model is in. A parameter that was not used in a step counts as one
+/// whose gradient is zero. Modules have to be called in the same order on all ranks. With stage 3 the model's parameters
+/// have values only while their unit is computed: use <see cref="FullParameters"/> for them, before <see cref="Strategy.Dispose()"/>,
+/// after which they are empty. Not thread-safe.
+/// </remarks>
+public sealed class ShardedDataParallel : ReplicaStrategy
+{
+    private readonly ProcessGroup group;
+    private readonly ShardedOptions options;
+    private readonly BackwardFailure failure = new();
+    private readonly List<ShardedUnit> units = [];
+    private readonly List<UnitHooks> hooks = [];
+
+    // Those of single modules, in the order in which the forward pass is expected to come to them.
+    private readonly List<ShardedUnit> order = [];
+    private IReadOnlyList<(string Name, ShardedUnit Unit, Parameter Parameter)> names = [];
+    private GradientReducer? reducer;
+    private nn.Module? model;
+    private Parameter[] trainable = [];
+    private bool overlaps;
+    private int paused;
+
+    /// <summary>Divides a model among the ranks of <paramref name="group"/>, which stays the caller's to dispose, after this.</summary>
+    public ShardedDataParallel(ProcessGroup group, ShardedOptions? options = null)
+    {
+        ArgumentNullException.ThrowIfNull(group);
+        this.group = group;
+        this.options = options ?? new ShardedOptions();
+        if (!Enum.IsDefined(this.options.Stage)) throw new ArgumentOutOfRangeException(nameof(options), this.options.Stage, "the stage is 1, 2 or 3");
+    }
+
+    /// <inheritdoc/>
+    public override int Rank => group.Rank;
+
+    /// <inheritdoc/>
+    public override int WorldSize => group.WorldSize;
+
+    /// <inheritdoc/>
+    protected internal override bool DividesParameters => true;
+
+    /// <inheritdoc/>
+    protected internal override bool ForwardIsCollective => FreesParameters;
+
+    internal override double LossScale => WorldSize;
+
+    private protected override IReadOnlyList<Parameter> Trainable => trainable;
+
+    private bool FreesParameters => options.Stage == ZeroStage.Parameters;
+
+    /// <summary>
+    /// Checks that all ranks have the same model, overwrites its parameters and buffers by those of rank 0, and divides them.
+    /// Every rank calls it, once for each model.
+    /// </summary>
+    /// <exception cref="InvalidOperationException">The ranks' models differ, or another model is attached already.</exception>
+    /// <exception cref="NotSupportedException">The model's type or device is none that can be divided.</exception>
+    public override void Attach(nn.Module model)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        if (ReferenceEquals(this.model, model)) return;
+        if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one ShardedDataParallel for each model");
+        trainable = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
+        if (trainable.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
+        if (FreesParameters && trainable.Any(static parameter => parameter.device_type != DeviceType.CPU))
+        {
+            throw new NotSupportedException($"stage 3 frees the memory of parameters under the tensors of a graph, which works on the CPU only; the model is on {trainable[0].device}: use stage 2");
+        }
+
+        if (WorldSize > 1)
+        {
+            Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
+            Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
+        }
+
+        overlaps = WorldSize > 1 && Overlap.Decide(group, options.Overlap);
+        var unitOf = new Dictionary<Parameter, ShardedUnit>(ReferenceEqualityComparer.Instance);
+        foreach (UnitPlan planned in UnitPlan.Of(model, options))
+        {
+            var unit = new ShardedUnit(group, planned.Name, planned.Parameters, options);
+            units.Add(unit);
+            foreach (NamedParameter entry in planned.Parameters) unitOf[entry.Parameter] = unit;
+            if (planned.Module is not { } module || options.Stage == ZeroStage.OptimizerState) continue;
+            Hook(unit, module, planned.IsRoot);
+            if (!planned.IsRoot) order.Add(unit);
+        }
+
+        names = [.. model.named_parameters().Where(entry => unitOf.ContainsKey(entry.parameter)).Select(entry => (entry.name, unitOf[entry.parameter], entry.parameter))];
+        reducer = new GradientReducer(group, units.Max(static unit => unit.Length), overlaps);
+        this.model = model;
+    }
+
+    /// <inheritdoc/>
+    public override IDisposable NoSync() => new Pause(this);
+
+    /// <inheritdoc/>
+    protected internal override StepOutcome ComputeGradients(StepBatch batch)
+    {
+        ArgumentNullException.ThrowIfNull(batch);
+        // Stage 1 keeps whole gradients in any case, so that it sends them once.
+        if (options.Stage == ZeroStage.OptimizerState) return base.ComputeGradients(batch);
+        float loss = batch.RunBackward(
+            LossScale,
+            (scaled, last) =>
+            {
+                scaled.backward();
+                if (!last) EndPass();
+            },
+            batch.MostMicroBatches(WorldSize));
+        return Synchronize(loss, batch.StopRequested);
+    }
+
+    /// <inheritdoc/>
+    protected internal override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model) => [.. units.Select(static unit => unit.Shard)];
+
+    /// <inheritdoc/>
+    protected internal override void UpdateParameters(optim.Optimizer optimizer)
+    {
+        base.UpdateParameters(optimizer);
+        long start = Stopwatch.GetTimestamp();
+        using var noGradient = no_grad();
+        foreach (ShardedUnit unit in units) unit.TakeUpdate();
+        CommunicationTime += Stopwatch.GetElapsedTime(start);
+    }
+
+    /// <inheritdoc/>
+    protected internal override double ClipGradients(IReadOnlyList<Parameter> parameters, double maxNorm)
+    {
+        double norm = Math.Sqrt(SquaredGradientNorm(static _ => 1));
+        ScaleGradients(parameters, norm, maxNorm);
+        return norm;
+    }
+
+    internal override double SquaredGradientNorm(Func<Parameter, double> weight)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Span<double> sum = [0];
+        foreach (ShardedUnit unit in units)
+        {
+            foreach ((Parameter parameter, Tensor gradient) in unit.GradientParts()) sum[0] += weight(parameter) * Math.Pow(gradient.norm().ToDouble(), 2);
+        }
+
+        group.AllReduce(sum);
+        return sum[0];
+    }
+
+    /// <inheritdoc/>
+    protected internal override void SynchronizeBuffers()
+    {
+        if (WorldSize > 1) Replicas.Broadcast(group, model!.buffers());
+    }
+
+    /// <inheritdoc/>
+    protected internal override void Sum(Span<double> values) => group.AllReduce(values);
+
+    /// <inheritdoc/>
+    public override IEnumerable<(string Name, Tensor Value)> FullParameters(nn.Module model)
+    {
+        ShardedUnit? gathered = null;
+        foreach ((string name, ShardedUnit unit, Parameter parameter) in names)
+        {
+            if (unit != gathered) gathered?.Release();
+            gathered = unit;
+            using (var noGradient = no_grad()) unit.Gather();
+            yield return (name, parameter);
+        }
+
+        gathered?.Release();
+    }
+
+    private protected override StepOutcome Agree(float loss, bool stop)
+    {
+        if (model is null) throw new InvalidOperationException("no model is attached; call Attach before the first step");
+        failure.ThrowIfAny();
+        EndPass();
+        Span<float> scalars = [loss, stop ? 1 : 0];
+        long start = Stopwatch.GetTimestamp();
+        group.AllReduce(scalars, ReduceOperation.Average);
+        CommunicationTime += Stopwatch.GetElapsedTime(start);
+        return new StepOutcome(scalars[0], scalars[1] > 0);
+    }
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            foreach (UnitHooks hook in hooks) hook.Dispose();
+            foreach (ShardedUnit unit in units) unit.Dispose();
+            reducer?.Dispose();
+            hooks.Clear();
+            units.Clear();
+        }
+
+        base.Dispose(disposing);
+    }
+
+    private void Hook(ShardedUnit unit, nn.Module<Tensor, Tensor> module, bool isRoot) => hooks.Add(new UnitHooks(
+        module,
+        () => BeforeForward(unit),
+        hasGraph => AfterForward(unit, keep: hasGraph && (isRoot || unit == order[^1])),
+        () => failure.Run(() => BeforeBackward(unit)),
+        () => failure.Run(() => AfterBackward(unit))));
+
+    private void BeforeForward(ShardedUnit unit)
+    {
+        using var noGradient = no_grad();
+        Gather(unit);
+        if (overlaps) NeighbourOf(unit, 1)?.StartGather(inBackground: true);
+    }
+
+    // What comes last in the forward pass is first in the backward pass.
+    private static void AfterForward(ShardedUnit unit, bool keep)
+    {
+        if (!keep) unit.Release();
+    }
+
+    private void BeforeBackward(ShardedUnit unit)
+    {
+        using var noGradient = no_grad();
+        unit.IsReduced = false;
+        Gather(unit);
+        if (overlaps) NeighbourOf(unit, -1)?.StartGather(inBackground: true);
+    }
+
+    private void AfterBackward(ShardedUnit unit)
+    {
+        if (paused > 0) return;
+        using var noGradient = no_grad();
+        reducer!.Start(unit);
+        unit.Release();
+    }
+
+    /// <summary>Reduces what no module has told the end of, and frees what is gathered still.</summary>
+    private void EndPass()
+    {
+        using var noGradient = no_grad();
+        TimeSpan before = reducer!.WaitTime;
+        foreach (ShardedUnit unit in units.AsEnumerable().Reverse())
+        {
+            if (!unit.IsReduced) reducer.Start(unit);
+            unit.IsReduced = false;
+            unit.Release();
+        }
+
+        reducer.Finish();
+        CommunicationTime += reducer.WaitTime - before;
+    }
+
+    private void Gather(ShardedUnit unit)
+    {
+        long start = Stopwatch.GetTimestamp();
+        unit.Gather();
+        CommunicationTime += Stopwatch.GetElapsedTime(start);
+    }
+
+    private ShardedUnit? NeighbourOf(ShardedUnit unit, int step)
+    {
+        int index = order.IndexOf(unit);
+        return index >= 0 && index + step >= 0 && index + step < order.Count ? order[index + step] : null;
+    }
+
+    private sealed class Pause : IDisposable
+    {
+        private ShardedDataParallel? owner;
+
+        public Pause(ShardedDataParallel owner)
+        {
+            this.owner = owner;
+            owner.paused++;
+        }
+
+        public void Dispose()
+        {
+            if (owner is null) return;
+            owner.paused--;
+            owner = null;
+        }
+    }
+}

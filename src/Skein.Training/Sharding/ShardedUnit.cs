@@ -1,0 +1,215 @@
+using Skein.Collectives;
+using Skein.Training.Gradients;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Skein.Training.Sharding;
+
+/// <summary>
+/// Parameters that are gathered and whose gradients are reduced as one: laid out one after the other, padded to a multiple
+/// of the ranks, and cut into equal shards (Zhao et al. 2023, "PyTorch FSDP", section 3.2). This rank's shard is a parameter
+/// of its own in single precision, which the optimizer updates.
+/// </summary>
+internal sealed class ShardedUnit : IDisposable
+{
+    // Each parameter, and each shard, starts on a cache line whatever the element type.
+    private const int Alignment = 64;
+
+    private readonly ProcessGroup group;
+    private readonly List<(Parameter Parameter, long Offset)> places = [];
+    private readonly UnitMemory memory;
+    private readonly Tensor ownPart;
+    private readonly bool freesParameters;
+    private readonly bool shardIsOwnPart;
+    private CollectiveHandle? gathering;
+
+    /// <summary>Takes the parameters' present values, equal on all ranks.</summary>
+    /// <param name="group">The ranks.</param>
+    /// <param name="name">For messages.</param>
+    /// <param name="parameters">Of one element type and device.</param>
+    /// <param name="options">What is divided.</param>
+    public ShardedUnit(ProcessGroup group, string name, IReadOnlyList<NamedParameter> parameters, ShardedOptions options)
+    {
+        this.group = group;
+        Name = name;
+        Parameters = parameters;
+        freesParameters = options.Stage == ZeroStage.Parameters;
+        Parameter first = parameters[0].Parameter;
+        long length = 0;
+        foreach (NamedParameter entry in parameters)
+        {
+            places.Add((entry.Parameter, length));
+            length += RoundUp(entry.Parameter.numel(), Alignment / entry.Parameter.ElementSize);
+        }
+
+        ShardLength = RoundUp((length + group.WorldSize - 1) / group.WorldSize, Alignment / first.ElementSize);
+        Length = ShardLength * group.WorldSize;
+        if (Length * first.ElementSize > int.MaxValue) throw new NotSupportedException($"the unit '{name}' has {Length * first.ElementSize} bytes; at most {int.MaxValue} can be gathered at once: choose smaller units with ShardedOptions.Units");
+
+        using DisposeScope scope = NewDisposeScope();
+        using var noGradient = no_grad();
+        memory = new UnitMemory(Length, first.dtype, first.device);
+        memory.Flat.zero_();
+        ownPart = memory.Flat.narrow(0, group.Rank * ShardLength, ShardLength).DetachFromDisposeScope();
+        foreach ((Parameter parameter, long offset) in places)
+        {
+            Tensor view = memory.Flat.narrow(0, offset, parameter.numel()).view(parameter.shape);
+            view.copy_(parameter);
+            parameter.set_(view);
+        }
+
+        shardIsOwnPart = !freesParameters && first.dtype == ScalarType.Float32 && !(options.OffloadOptimizer && first.device_type != DeviceType.CPU);
+        Tensor shard = shardIsOwnPart ? ownPart : ownPart.to(ScalarType.Float32, options.OffloadOptimizer ? CPU : first.device, copy: true);
+        Shard = (Parameter)new Parameter(shard).DetachFromDisposeScope();
+        if (!freesParameters) return;
+        memory.Release();
+        IsGathered = false;
+    }
+
+    /// <summary>For messages.</summary>
+    public string Name { get; }
+
+    /// <summary>The parameters in the order of the memory.</summary>
+    public IReadOnlyList<NamedParameter> Parameters { get; }
+
+    /// <summary>Elements, padding included.</summary>
+    public long Length { get; }
+
+    /// <summary>Elements of each rank's shard.</summary>
+    public long ShardLength { get; }
+
+    /// <summary>What this rank updates.</summary>
+    public Parameter Shard { get; }
+
+    /// <summary>Whether the parameters have their values.</summary>
+    public bool IsGathered { get; private set; } = true;
+
+    /// <summary>Whether the gradients have been reduced since the backward pass began.</summary>
+    public bool IsReduced { get; set; }
+
+    /// <summary>Begins to collect all shards, if they are not there; in the background for <see cref="Gather"/> to wait for, or at once.</summary>
+    public void StartGather(bool inBackground)
+    {
+        if (IsGathered || gathering is not null) return;
+        FillOwnPart();
+        if (inBackground) gathering = group.AllGatherAsync<byte>(OwnBytes(), memory.Bytes.Memory);
+        else Exchange();
+    }
+
+    /// <summary>Gives the parameters their values.</summary>
+    public void Gather()
+    {
+        if (IsGathered) return;
+        StartGather(inBackground: false);
+        if (gathering is null) return;
+        gathering.Wait();
+        gathering = null;
+        memory.Publish();
+        IsGathered = true;
+    }
+
+    /// <summary>Frees the parameters' memory until the next <see cref="Gather"/>.</summary>
+    public void Release()
+    {
+        // Whoever was to use what is under way did not come.
+        if (gathering is not null) Gather();
+        if (!freesParameters || !IsGathered) return;
+        memory.Release();
+        IsGathered = false;
+    }
+
+    /// <summary>After the optimizer's step: the parameters take what the shards have become.</summary>
+    public void TakeUpdate()
+    {
+        Release();
+        if (freesParameters) return;
+        FillOwnPart();
+        Exchange();
+    }
+
+    /// <summary>Moves the parameters' gradients into <paramref name="flat"/>, single precision on the host, and away from them.</summary>
+    public void TakeGradients(Tensor flat)
+    {
+        flat.zero_();
+        foreach ((Parameter parameter, long offset) in places)
+        {
+            using Tensor? gradient = parameter.grad;
+            if (gradient is null) continue;
+            using Tensor slice = flat.narrow(0, offset, parameter.numel());
+            using Tensor view = slice.view(parameter.shape);
+            view.copy_(gradient);
+            parameter.grad = null;
+        }
+    }
+
+    /// <summary>Adds this rank's part of the reduced gradients to the shard's.</summary>
+    public void AddGradient(Tensor part)
+    {
+        using Tensor? present = Shard.grad;
+        if (present is not null)
+        {
+            present.add_(part);
+            return;
+        }
+
+        using Tensor own = part.to(Shard.dtype, Shard.device, copy: true);
+        Shard.grad = own;
+    }
+
+    /// <summary>The parts of the shard's gradient by the parameter that they belong to.</summary>
+    public IEnumerable<(Parameter Parameter, Tensor Gradient)> GradientParts()
+    {
+        using Tensor? gradient = Shard.grad;
+        if (gradient is null) yield break;
+        long start = group.Rank * ShardLength;
+        foreach ((Parameter parameter, long offset) in places)
+        {
+            long from = Math.Max(offset, start), to = Math.Min(offset + parameter.numel(), start + ShardLength);
+            if (from >= to) continue;
+            using Tensor part = gradient.narrow(0, from - start, to - from);
+            yield return (parameter, part);
+        }
+    }
+
+    /// <summary>The parameters get memory of their own: with their values, or empty where those were divided.</summary>
+    public void Dispose()
+    {
+        using (var noGradient = no_grad())
+        {
+            foreach ((Parameter parameter, _) in places)
+            {
+                if (parameter.IsInvalid) continue;
+                using Tensor own = freesParameters ? empty(0, parameter.dtype, parameter.device) : parameter.detach().clone();
+                parameter.set_(own);
+            }
+        }
+
+        gathering?.AsTask().ContinueWith(static _ => { }, TaskScheduler.Default).Wait();
+        Shard.Dispose();
+        ownPart.Dispose();
+        memory.Dispose();
+    }
+
+    private void Exchange()
+    {
+        if (group.WorldSize > 1) group.AllGather<byte>(OwnBytes().Span, memory.Bytes.GetSpan());
+        memory.Publish();
+        IsGathered = true;
+    }
+
+    private void FillOwnPart()
+    {
+        if (shardIsOwnPart && ReferenceEquals(memory.Host, memory.Flat)) return;
+        using Tensor part = memory.Host.narrow(0, group.Rank * ShardLength, ShardLength);
+        part.copy_(Shard);
+    }
+
+    private Memory<byte> OwnBytes()
+    {
+        int bytes = memory.Bytes.Length / group.WorldSize;
+        return memory.Bytes.Memory.Slice(group.Rank * bytes, bytes);
+    }
+
+    private static long RoundUp(long value, long unit) => (value + unit - 1) / unit * unit;
+}

@@ -1,0 +1,65 @@
+using Skein.Training.Gradients;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Skein.Training.Sharding;
+
+/// <summary>Which parameters make up a unit, and whose forward needs them.</summary>
+/// <param name="Name">The module's name.</param>
+/// <param name="Module">The module; null where only the end of the backward pass tells that gradients are complete.</param>
+/// <param name="IsRoot">Whether the module is the whole model.</param>
+/// <param name="Parameters">Of one element type and device.</param>
+internal sealed record UnitPlan(string Name, nn.Module<Tensor, Tensor>? Module, bool IsRoot, IReadOnlyList<NamedParameter> Parameters)
+{
+    /// <summary>
+    /// The units of a model. Parameters that several of the chosen modules have, as tied embeddings are, or none of them, are
+    /// needed by the model as a whole.
+    /// </summary>
+    public static IReadOnlyList<UnitPlan> Of(nn.Module model, ShardedOptions options)
+    {
+        (string Name, nn.Module Module)[] chosen = options.Units is { } units
+            ? [.. model.named_modules().Where(entry => units(entry.name, entry.module))]
+            : [.. LayersOf(model)];
+        var owners = new Dictionary<Parameter, List<int>>(ReferenceEqualityComparer.Instance);
+        for (int i = 0; i < chosen.Length; i++)
+        {
+            if (chosen[i].Module is not nn.Module<Tensor, Tensor>) throw new NotSupportedException($"module '{chosen[i].Name}' does not map one tensor to one, so that it cannot be a unit by itself: leave it out of ShardedOptions.Units");
+            foreach (Parameter parameter in chosen[i].Module.parameters())
+            {
+                if (!owners.TryGetValue(parameter, out List<int>? list)) owners[parameter] = list = [];
+                list.Add(i);
+            }
+        }
+
+        var plan = new List<UnitPlan>();
+        NamedParameter[] all = [.. model.named_parameters().Select(static entry => new NamedParameter(entry.name, entry.parameter))];
+        foreach (IGrouping<int, NamedParameter> unit in all.GroupBy(entry => owners.GetValueOrDefault(entry.Parameter) is [int only] ? only : -1))
+        {
+            bool isRoot = unit.Key < 0;
+            (string name, nn.Module module) = isRoot ? ("the model", model) : chosen[unit.Key];
+            // Frozen parameters have no gradients, but are divided as well.
+            foreach (IGrouping<(ScalarType, string), NamedParameter> kind in unit.GroupBy(static entry => (Checked(entry), entry.Parameter.device.ToString())))
+            {
+                plan.Add(new UnitPlan(name, module as nn.Module<Tensor, Tensor>, isRoot, [.. kind]));
+            }
+        }
+
+        if (options.Stage == ZeroStage.Parameters && plan.Any(static unit => unit.Module is null))
+        {
+            throw new NotSupportedException($"the model is a {model.GetType().Name}, whose forward does not map one tensor to one, so that nothing tells when its own parameters are needed: use stage 2, or let ShardedOptions.Units name modules that do and have all parameters");
+        }
+
+        return plan;
+    }
+
+    private static IEnumerable<(string Name, nn.Module Module)> LayersOf(nn.Module model) => model switch
+    {
+        ILayeredModel layered => layered.Layers.Select(static (layer, index) => ($"layer {index}", (nn.Module)layer)),
+        Sequential sequential => sequential.named_children(),
+        _ => [],
+    };
+
+    private static ScalarType Checked(NamedParameter entry) => entry.Parameter.dtype is ScalarType.Float32 or ScalarType.BFloat16 or ScalarType.Float16
+        ? entry.Parameter.dtype
+        : throw new NotSupportedException($"parameter '{entry.Name}' is {entry.Parameter.dtype}; models in Float32, BFloat16 and Float16 can be divided");
+}
