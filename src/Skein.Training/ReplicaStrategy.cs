@@ -64,7 +64,7 @@ public abstract class ReplicaStrategy : Strategy
     }
 
     /// <inheritdoc/>
-    protected internal override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model)
+    public override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model)
     {
         if (masters is null && Trainable.Any(MasterWeights.IsNeededFor)) masters = new MasterWeights(Trainable);
         return masters?.Parameters ?? Trainable;

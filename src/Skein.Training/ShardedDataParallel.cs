@@ -126,7 +126,7 @@ public sealed class ShardedDataParallel : ReplicaStrategy
     }
 
     /// <inheritdoc/>
-    protected internal override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model) => [.. units.Select(static unit => unit.Shard)];
+    public override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model) => [.. units.Select(static unit => unit.Shard)];
 
     /// <inheritdoc/>
     protected internal override void UpdateParameters(optim.Optimizer optimizer)
@@ -181,6 +181,32 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         }
 
         gathered?.Release();
+    }
+
+    /// <summary>
+    /// Writes a checkpoint for as many ranks to <paramref name="directory"/>, each rank its own part: the shards and the
+    /// optimizer's state. Collective; between two steps. For one that any number of ranks, or another program, can read, write
+    /// <see cref="FullParameters"/>.
+    /// </summary>
+    public void Save(string directory, optim.Optimizer optimizer)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(directory);
+        ArgumentNullException.ThrowIfNull(optimizer);
+        ShardedCheckpoint.Save(directory, group, units, optimizer);
+    }
+
+    /// <summary>
+    /// Reads what <see cref="Save"/> wrote into the attached model and the optimizer over its shards, for example in the function
+    /// that makes the <see cref="Trainer"/>'s optimizer. Collective.
+    /// </summary>
+    /// <exception cref="InvalidDataException">It is incomplete, damaged, or of another model or number of ranks.</exception>
+    public void Load(string directory, optim.Optimizer optimizer)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(directory);
+        ArgumentNullException.ThrowIfNull(optimizer);
+        ShardedCheckpoint.Load(directory, group, units, optimizer);
+        using var noGradient = no_grad();
+        foreach (ShardedUnit unit in units) unit.TakeUpdate();
     }
 
     private protected override StepOutcome Agree(float loss, bool stop)

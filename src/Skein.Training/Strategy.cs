@@ -35,7 +35,7 @@ public abstract class Strategy : IDisposable
     protected internal virtual bool ForwardIsCollective => false;
 
     /// <summary>The parameters that this rank's optimizer is to update; after <see cref="Attach"/>.</summary>
-    protected internal virtual IReadOnlyList<Parameter> OptimizedParameters(nn.Module model)
+    public virtual IReadOnlyList<Parameter> OptimizedParameters(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
         return [.. model.parameters().Where(static parameter => parameter.requires_grad)];

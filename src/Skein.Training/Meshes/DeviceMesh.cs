@@ -5,7 +5,7 @@ namespace Skein.Training.Meshes;
 
 /// <summary>
 /// The ranks of a process group as a grid with named dimensions; for each dimension this rank has a subgroup, of the ranks
-/// that differ from it in that coordinate only. Not thread-safe.
+/// that differ from it in that coordinate only, or the group itself where those are all ranks. Not thread-safe.
 /// </summary>
 public sealed class DeviceMesh : IAsyncDisposable
 {
@@ -26,8 +26,8 @@ public sealed class DeviceMesh : IAsyncDisposable
     /// <exception cref="ArgumentException">There is no such dimension.</exception>
     public ProcessGroup this[string name] => groups[Shape.IndexOf(name)];
 
-    /// <summary>The bytes that this rank has sent in the subgroups.</summary>
-    public long BytesSent => groups.Sum(static group => group.BytesSent);
+    /// <summary>The bytes that this rank has sent in the mesh and in the group that it is made of.</summary>
+    public long BytesSent => groups.Append(world).Distinct().Sum(static group => group.BytesSent);
 
     /// <summary>Makes the subgroups. Collective over <paramref name="world"/>, which stays the caller's to dispose, after this.</summary>
     /// <exception cref="ArgumentException">The dimensions do not multiply to the world size.</exception>
@@ -45,14 +45,14 @@ public sealed class DeviceMesh : IAsyncDisposable
             {
                 stride /= shape.Dimensions[i].Size;
                 // Ranks with the same color differ in this coordinate only.
-                groups.Add((await world.SplitAsync(world.Rank - (coordinates[i] * stride), coordinates[i]).ConfigureAwait(false))!);
+                groups.Add(shape.Dimensions[i].Size == world.WorldSize ? world : (await world.SplitAsync(world.Rank - (coordinates[i] * stride), coordinates[i]).ConfigureAwait(false))!);
             }
 
             return new DeviceMesh(world, shape, [.. groups]);
         }
         catch
         {
-            foreach (ProcessGroup group in groups) await group.DisposeAsync().ConfigureAwait(false);
+            await LeaveAsync(world, groups).ConfigureAwait(false);
             throw;
         }
     }
@@ -71,8 +71,10 @@ public sealed class DeviceMesh : IAsyncDisposable
     }
 
     /// <summary>Leaves the subgroups.</summary>
-    public async ValueTask DisposeAsync()
+    public ValueTask DisposeAsync() => LeaveAsync(world, groups);
+
+    private static async ValueTask LeaveAsync(ProcessGroup world, IEnumerable<ProcessGroup> groups)
     {
-        foreach (ProcessGroup group in groups) await group.DisposeAsync().ConfigureAwait(false);
+        foreach (ProcessGroup group in groups.Where(group => group != world)) await group.DisposeAsync().ConfigureAwait(false);
     }
 }

@@ -172,6 +172,61 @@ public class ShardedDataParallelTests
         Assert.Equal(ranks[0], ranks[1]);
     }
 
+    [Theory]
+    [InlineData(ZeroStage.Gradients)]
+    [InlineData(ZeroStage.Parameters)]
+    public async Task What_was_saved_goes_on_as_if_it_had_not_stopped(ZeroStage stage)
+    {
+        string directory = Directory.CreateTempSubdirectory("skein-sharded-").FullName;
+        try
+        {
+            await RankThreads.Run(3, async group =>
+            {
+                using InMemoryDataset data = Models.Data(count: 100);
+                using nn.Module<Tensor, Tensor> first = Models.Mlp(seed: 1), second = Models.Mlp(seed: 2);
+                using var saved = new ShardedDataParallel(group, new ShardedOptions { Stage = stage });
+                using var loaded = new ShardedDataParallel(group, new ShardedOptions { Stage = stage });
+                Trainer trainer = Over(first, saved, static _ => { }, steps: 8);
+                await trainer.FitAsync(data, epochs: 10);
+                saved.Save(directory, trainer.Optimizer!);
+                IReadOnlyList<float> expected = (await trainer.FitAsync(data, epochs: 10)).LossHistory;
+                Trainer other = Over(second, loaded, optimizer => loaded.Load(directory, optimizer), steps: 8);
+                Assert.Equal(expected, (await other.FitAsync(data, epochs: 10)).LossHistory);
+                trainer.Optimizer!.Dispose();
+                other.Optimizer!.Dispose();
+                return 0;
+            });
+            Exception error = await Assert.ThrowsAsync<AggregateException>(() => RankThreads.Run(2, async group =>
+            {
+                using InMemoryDataset data = Models.Data(count: 100);
+                using nn.Module<Tensor, Tensor> model = Models.Mlp();
+                using var strategy = new ShardedDataParallel(group, new ShardedOptions { Stage = stage });
+                await Over(model, strategy, optimizer => strategy.Load(directory, optimizer), steps: 1).FitAsync(data);
+                return 0;
+            }));
+            Assert.Contains("written by 3 ranks, but there are 2", error.ToString(), StringComparison.Ordinal);
+        }
+        finally
+        {
+            Directory.Delete(directory, recursive: true);
+        }
+
+        static Trainer Over(nn.Module<Tensor, Tensor> model, Strategy strategy, Action<optim.Optimizer> prepare, int steps) => new(
+            model,
+            parameters =>
+            {
+                optim.Optimizer optimizer = optim.AdamW(parameters, 0.01);
+                prepare(optimizer);
+                return optimizer;
+            },
+            Models.CrossEntropy)
+        {
+            Strategy = strategy,
+            BatchSize = 24,
+            MaxSteps = steps,
+        };
+    }
+
     private sealed class TiedLayers : nn.Module<Tensor, Tensor>, ILayeredModel
     {
         private readonly ModuleList<nn.Module<Tensor, Tensor>> layers;
