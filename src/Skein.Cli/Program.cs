@@ -10,6 +10,7 @@ if (LauncherEnvironment.HasRank()) Environment.SetEnvironmentVariable("TERM", "d
 var root = new RootCommand("Trains one model on many machines.")
 {
     TrainCommand.Create(),
+    GenerateCommand.Create(),
     LaunchCommand.Create(),
     ParameterServerCommand.Create(),
     BenchCommand.Create(),

@@ -6,7 +6,7 @@ namespace Skein.Cli;
 /// <summary>The options of <c>skein train</c>, as written on the command line.</summary>
 internal static class TrainSyntax
 {
-    private static readonly Argument<string> Workload = new("WORKLOAD") { Description = "What to train, such as digits, fashion-mnist or lecture-ratings" };
+    private static readonly Argument<string> Workload = new("WORKLOAD") { Description = "What to train, such as digits, fashion-mnist, lecture-ratings or language-model" };
     private static readonly Option<string?> Strategy = Text("--strategy", "S", "How workers share the work: single, ddp, local-sgd, gossip or parameter-server [default: by the number of workers]");
     private static readonly Option<int> Workers = new("--workers") { Description = "Worker processes on this machine", HelpName = "N", DefaultValueFactory = _ => 1 };
     private static readonly Option<int?> Epochs = Number<int?>("--epochs", "E", "Passes over the training data [default: the workload's]");
@@ -28,7 +28,7 @@ internal static class TrainSyntax
     public static Command Create()
     {
         var command = CreateCommon();
-        foreach (var option in CompressionSyntax.All.Concat(ParameterServerSyntax.All).Concat(LocalSgdSyntax.All).Concat(GossipSyntax.All)) command.Add(option);
+        foreach (var option in CompressionSyntax.All.Concat(ParameterServerSyntax.All).Concat(LocalSgdSyntax.All).Concat(GossipSyntax.All).Concat(LanguageSyntax.All)) command.Add(option);
         return command;
     }
 
@@ -62,6 +62,7 @@ internal static class TrainSyntax
             Server = ParameterServerSyntax.Read(parsed),
             LocalSgd = LocalSgdSyntax.Read(parsed),
             Gossip = GossipSyntax.Read(parsed),
+            Language = LanguageSyntax.Read(parsed),
             Pushes = GossipSyntax.ReadPush(parsed),
             Partition = GossipSyntax.ReadPartition(parsed),
             Given = new Dictionary<string, IReadOnlyList<string>>

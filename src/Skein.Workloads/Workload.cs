@@ -1,5 +1,6 @@
 using Skein.Training.Data;
 using Skein.Training.Embeddings;
+using Skein.Workloads.Language;
 using Skein.Workloads.Ratings;
 using static TorchSharp.torch;
 
@@ -9,7 +10,7 @@ namespace Skein.Workloads;
 public sealed record Workload
 {
     /// <summary>All built-in workloads.</summary>
-    public static IReadOnlyList<Workload> All { get; } = [Digits.Workload, FashionMnist.Workload, LectureRatings.Workload, SyntheticRatings.Workload];
+    public static IReadOnlyList<Workload> All { get; } = [Digits.Workload, FashionMnist.Workload, LectureRatings.Workload, SyntheticRatings.Workload, LanguageModel.Workload];
 
     /// <summary>The name on the command line.</summary>
     public required string Name { get; init; }
@@ -35,6 +36,9 @@ public sealed record Workload
     /// </summary>
     public Func<nn.Module<Tensor, Tensor>, WorkloadData, IReadOnlyDictionary<string, double>>? Evaluate { get; init; }
 
+    /// <summary>What a language model reads, and how. Null: the workload is none.</summary>
+    public LanguageOptions? Language { get; init; }
+
     /// <summary>The workload of that name, or null.</summary>
     public static Workload? Find(string name) => All.FirstOrDefault(workload => workload.Name == name);
 
@@ -54,6 +58,15 @@ public sealed record Workload
     /// <exception cref="ArgumentException">There is no such model; the message lists them.</exception>
     public Hyperparameters DefaultsOf(string name) => Choice(name).Defaults ?? Defaults;
 
+    /// <summary>The same workload for one model and what that is to read; what <paramref name="options"/> leave open is as suits the model.</summary>
+    /// <exception cref="ArgumentException">It is no language model, there is no such model, or an option makes no sense.</exception>
+    public Workload WithLanguage(string model, LanguageOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        if (Language is null) throw new ArgumentException($"{Name} is no language model: it reads no text");
+        return LanguageModel.Create(Choice(model).Name, options);
+    }
+
     private ModelChoice Choice(string name) => Models.FirstOrDefault(model => model.Name == name)
         ?? throw new ArgumentException($"{Name} has no model '{name}', only {string.Join(", ", Models.Select(model => model.Name))}", nameof(name));
 }
@@ -64,8 +77,12 @@ public sealed record Workload
 /// Makes the model with parameters drawn from LibTorch's generator, and its embedding tables, if it has any, by the given factory.
 /// </param>
 /// <param name="Defaults">Settings that train it well. Null: those of the workload.</param>
+/// <param name="FlopsPerToken">The floating-point operations that training takes for a token, forward and backward; null where nobody counted.</param>
 public sealed record ModelChoice(
-    string Name, Func<Func<EmbeddingSpec, nn.Module<Tensor, Tensor>>, nn.Module<Tensor, Tensor>> Create, Hyperparameters? Defaults = null);
+    string Name,
+    Func<Func<EmbeddingSpec, nn.Module<Tensor, Tensor>>, nn.Module<Tensor, Tensor>> Create,
+    Hyperparameters? Defaults = null,
+    double? FlopsPerToken = null);
 
 /// <summary>How to train.</summary>
 /// <param name="Epochs">Passes over the training data.</param>

@@ -2,6 +2,7 @@ using Skein.Training;
 using Skein.Training.Compression;
 using Skein.Training.Data;
 using Skein.Training.Decentralized;
+using Skein.Workloads.Language;
 
 namespace Skein.Cli.Train;
 
@@ -64,6 +65,9 @@ internal sealed record TrainOptions
 
     /// <summary>What applies to <c>--strategy gossip</c> only.</summary>
     public GossipOptions Gossip { get; init; } = new();
+
+    /// <summary>What applies to language models only.</summary>
+    public LanguageOptions Language { get; init; } = new();
 
     /// <summary>Whether <c>--strategy gossip</c> is asynchronous stochastic gradient push.</summary>
     public bool Pushes { get; init; }

@@ -72,6 +72,7 @@ internal sealed record TrainPlan
         string name = OneOf("workload", options.Workload, Workload.All.Select(known => known.Name));
         Workload workload = Workload.Find(name)!;
         string model = OneOf($"model of {name}", options.Model ?? workload.Models[0].Name, workload.Models.Select(known => known.Name));
+        workload = LanguageSyntax.Apply(workload, model, options.Language);
         Hyperparameters defaults = workload.DefaultsOf(model);
         AtLeast("--workers", worldSize, 1);
         var plan = new TrainPlan

@@ -33,6 +33,9 @@ internal sealed record TrainSummary
     // The naming policy puts no underscore before a number.
     [JsonPropertyName("recall_at_10")]
     public double? RecallAt10 { get; init; }
+    public double? Perplexity { get; init; }
+    public double? TokensPerSecond { get; init; }
+    public double? ModelFlopsUtilization { get; init; }
     public required IReadOnlyList<float> LossHistory { get; init; }
     public required double SamplesPerSecond { get; init; }
     public required double WallSeconds { get; init; }
@@ -70,11 +73,18 @@ internal sealed record TrainSummary
             test RMSE {TestRmse:0.0000} (the mean for everyone {BaselineRmseGlobalMean:0.0000}, biases only {BaselineRmseBiases:0.0000}), recall at 10 {RecallAt10:0.0000}
             """;
 
+    private string Language => Perplexity is null
+        ? ""
+        : $"""
+
+            perplexity {Perplexity:0.00} a token, {TestLoss / Math.Log(2):0.000} bits; {TokensPerSecond:0} tokens/s, {ModelFlopsUtilization:P0} of the processors' peak
+            """;
+
     /// <summary>The few numbers that a person looks for first.</summary>
     public string ForPeople() =>
         $"""
         {Workload} {Model}, {Strategy} on {Workers} worker{(Workers == 1 ? "" : "s")}: {Steps} steps in {WallSeconds:0.00} s, {SamplesPerSecond:0} samples/s
-        train loss {TrainLoss:0.0000}, test loss {TestLoss:0.0000}{(TestAccuracy is { } accuracy ? $", test accuracy {accuracy:0.0000}" : "")}{Recommendation}
+        train loss {TrainLoss:0.0000}, test loss {TestLoss:0.0000}{(TestAccuracy is { } accuracy ? $", test accuracy {accuracy:0.0000}" : "")}{Recommendation}{Language}
         results in {RunDirectory}
         """;
 }

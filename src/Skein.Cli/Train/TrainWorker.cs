@@ -3,6 +3,7 @@ using System.Text.Json;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.Training;
+using Skein.Training.Checkpointing;
 using Skein.Training.LibTorch;
 using Skein.Training.ParameterServers;
 using Skein.Workloads;
@@ -67,6 +68,7 @@ internal static class TrainWorker
         IReadOnlyDictionary<string, double>? metrics = strategy.Rank == 0 ? Evaluate(plan.Workload, model, data) : null;
 
         string checksum = ParameterChecksum.Agree(strategy, model);
+        double peak = LanguageUsage.MeasurePeak(strategy, plan.Workload, device);
         RankUsage[] usage = RankUsage.Gather(strategy, report, bytesSent);
         if (directory is not null)
         {
@@ -76,6 +78,12 @@ internal static class TrainWorker
             if (strategy is Gossip gossip) summary = GossipUsage.Add(summary, gossip, plan.Gossip!);
             if (strategy is GossipPush push) summary = GossipUsage.Add(summary, push, plan.Gossip!);
             if (servers is not null) summary = await ServerUsage.AddAsync(summary, servers, cancellationToken);
+            if (plan.Workload.Language is not null)
+            {
+                SafeTensors.Write(Path.Combine(directory.Path, LanguageUsage.ModelFile), model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)));
+                summary = LanguageUsage.Add(summary, plan.Workload, peak);
+            }
+
             directory.Write("summary.json", summary);
             Console.WriteLine(options.Json ? JsonSerializer.Serialize(summary, TrainSummary.Json) : summary.ForPeople());
         }
@@ -124,6 +132,7 @@ internal static class TrainWorker
     {
         Workload = plan.Workload.Name,
         plan.Model,
+        plan.Workload.Language,
         plan.Strategy,
         plan.WorldSize,
         plan.Epochs,

@@ -1,3 +1,4 @@
+using Skein.Training;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
 
@@ -7,14 +8,14 @@ namespace Skein.Workloads.Models;
 /// The 18-layer residual network (He et al. 2016, "Deep residual learning for image recognition") for small images: the first
 /// convolution is 3×3 with stride 1 and no pooling follows it, as in the paper's networks for CIFAR-10.
 /// </summary>
-internal sealed class ResNet18 : nn.Module<Tensor, Tensor>
+internal sealed class ResNet18 : nn.Module<Tensor, Tensor>, ILayeredModel
 {
-    private readonly Sequential layers;
+    private readonly ModuleList<nn.Module<Tensor, Tensor>> layers;
 
     internal ResNet18(int channels, int classes)
         : base(nameof(ResNet18))
     {
-        layers = nn.Sequential(
+        layers = nn.ModuleList<nn.Module<Tensor, Tensor>>(
             nn.Conv2d(channels, 64, 3, padding: 1, bias: false), nn.BatchNorm2d(64), nn.ReLU(),
             new ResidualBlock(64, 64, 1), new ResidualBlock(64, 64, 1),         // [n, 64, h, w]
             new ResidualBlock(64, 128, 2), new ResidualBlock(128, 128, 1),      // [n, 128, h/2, w/2]
@@ -25,7 +26,14 @@ internal sealed class ResNet18 : nn.Module<Tensor, Tensor>
     }
 
     /// <inheritdoc/>
-    public override Tensor forward(Tensor input) => layers.call(input);
+    public ModuleList<nn.Module<Tensor, Tensor>> Layers => layers;
+
+    /// <inheritdoc/>
+    public override Tensor forward(Tensor input)
+    {
+        foreach (nn.Module<Tensor, Tensor> layer in layers) input = layer.call(input);
+        return input;
+    }
 }
 
 /// <summary>Two 3×3 convolutions, added to their input; a 1×1 convolution adapts the input where the shape changes.</summary>
