@@ -1,0 +1,244 @@
+using System.Security.Cryptography;
+using Skein.Collectives;
+using Skein.Training.Gradients;
+using Skein.Training.TensorParallelism;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Skein.Training;
+
+/// <summary>
+/// The ranks divide the layers of one model: each holds a part of every large weight and computes that part of the layer's outputs or
+/// inputs, on the same samples as the others (Shoeybi et al. 2019, "Megatron-LM: Training multi-billion parameter language models
+/// using model parallelism"), with the layers between the divided ones shared out along the sequence if the plan says so (Korthikanti et
+/// al. 2022, "Reducing activation recomputation in large transformer models").
+/// </summary>
+/// <remarks>
+/// The optimizer is made by the <see cref="Trainer"/>. Where the plan has a <see cref="TensorParallelKind.Head"/>, the loss has to be
+/// the mean cross-entropy over positions: it is computed from the parts of the logits, and the function that the trainer was given is not called
+/// for them. All ranks of a tensor group have to draw the same random numbers if the model has dropout. Not thread-safe.
+/// </remarks>
+public sealed class TensorParallel : ReplicaStrategy
+{
+    private readonly ProcessGroup group;
+    private readonly TensorParallelPlan plan;
+    private readonly ReplicaStrategy inner;
+    private readonly TensorCollectives collectives;
+    private readonly BackwardFailure failure = new();
+    private readonly ParallelRegion region;
+    private nn.Module? model;
+    private Parameter[] trainable = [];
+    private PartitionedModel? partitioned;
+    private IReadOnlyList<Parameter> optimized = [];
+    private ReplicatedGradients? replicated;
+
+    /// <summary>Divides a model among the ranks of <paramref name="group"/>, which stays the caller's to dispose, after this.</summary>
+    /// <param name="group">The ranks that hold one copy of the model; they see the same samples.</param>
+    /// <param name="plan">What becomes of its modules.</param>
+    /// <param name="inner">
+    /// How copies of the model share the samples, among ranks that hold the same part: for example <see cref="DataParallel"/> over the data dimension
+    /// of a mesh. This strategy's to dispose. Null: there is one copy.
+    /// </param>
+    public TensorParallel(ProcessGroup group, TensorParallelPlan plan, ReplicaStrategy? inner = null)
+    {
+        ArgumentNullException.ThrowIfNull(group);
+        ArgumentNullException.ThrowIfNull(plan);
+        this.group = group;
+        this.plan = plan;
+        this.inner = inner ?? new SingleProcess();
+        collectives = new TensorCollectives(group);
+        region = new ParallelRegion(collectives, failure, plan.SequenceParallel);
+    }
+
+    /// <inheritdoc/>
+    public override int Rank => inner.Rank;
+
+    /// <inheritdoc/>
+    public override int WorldSize => inner.WorldSize;
+
+    /// <inheritdoc/>
+    protected internal override bool DividesParameters => true;
+
+    /// <inheritdoc/>
+    protected internal override bool ForwardIsCollective => inner.ForwardIsCollective;
+
+    internal override double LossScale => inner.LossScale;
+
+    private protected override IReadOnlyList<Parameter> Trainable => trainable;
+
+    /// <summary>Makes the model that of the group's rank 0 on all of them, and leaves each rank its part of it. Every rank calls it.</summary>
+    /// <exception cref="ArgumentException">The plan does not fit the model; says the module and the arithmetic.</exception>
+    /// <exception cref="InvalidOperationException">The ranks' models or random generators differ, or another model is attached already.</exception>
+    public override void Attach(nn.Module model)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        if (ReferenceEquals(this.model, model)) return;
+        if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one TensorParallel for each model");
+        if (group.WorldSize > 1)
+        {
+            Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
+            Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
+            if (model.modules().Any(static module => module is Dropout { p: > 0 })) CheckGenerators();
+        }
+
+        partitioned = new PartitionedModel(model, plan, region);
+        trainable = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
+        inner.Attach(model);
+        if (inner is DataParallel { Compression: not null }) throw new NotSupportedException("a rank skips a step when its compressed gradients are not finite, but the ranks that divide a model have to step together: use DataParallel without compression inside of TensorParallel");
+        optimized = inner.OptimizedParameters(model);
+        if (!optimized.Select(static parameter => parameter.numel()).SequenceEqual(trainable.Select(static parameter => parameter.numel())))
+        {
+            throw new NotSupportedException($"{inner.GetType().Name} updates other pieces than the model's parameters, so that those which every rank has whole could drift apart: use DataParallel inside of TensorParallel");
+        }
+
+        replicated = new ReplicatedGradients(collectives, trainable.Zip(optimized)
+            .Where(pair => !partitioned.IsDivided(pair.First))
+            .Select(pair => (pair.Second, partitioned.IsSliced(pair.First))));
+        this.model = model;
+    }
+
+    /// <inheritdoc/>
+    public override IDisposable NoSync() => inner.NoSync();
+
+    /// <inheritdoc/>
+    protected internal override StepOutcome ComputeGradients(StepBatch batch)
+    {
+        ArgumentNullException.ThrowIfNull(batch);
+        float loss = batch.RunBackward(LossScale, (part, last) =>
+        {
+            Backward(part, last);
+            failure.ThrowIfAny();
+        });
+        return Synchronize(loss, batch.StopRequested);
+    }
+
+    /// <inheritdoc/>
+    protected internal override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model) => optimized;
+
+    /// <inheritdoc/>
+    protected internal override void UpdateParameters(optim.Optimizer optimizer) => inner.UpdateParameters(optimizer);
+
+    /// <inheritdoc/>
+    protected internal override Func<Tensor, Tensor, Tensor> LossOf(Func<Tensor, Tensor, Tensor> loss)
+    {
+        Func<Tensor, Tensor, Tensor> whole = inner.LossOf(loss);
+        if (partitioned?.Vocabulary is not { } vocabulary) return whole;
+        // Gathered outputs come from Predict.
+        return (output, labels) => output.shape[^1] == vocabulary ? whole(output, labels) : ParallelCrossEntropy.Compute(region, output, labels, vocabulary);
+    }
+
+    /// <summary>Runs the attached model: this rank's part of the logits where they are divided, all of them if they are [n, classes].</summary>
+    protected internal override Tensor? Predict(nn.Module<Tensor, Tensor> model, Tensor features) =>
+        inner.Predict(model, features) is { } output
+            ? partitioned?.Vocabulary is { } vocabulary && output.dim() == 2 ? region.GatherFeatures(output, vocabulary) : output
+            : null;
+
+    /// <inheritdoc/>
+    protected internal override double ClipGradients(IReadOnlyList<Parameter> parameters, double maxNorm)
+    {
+        ArgumentNullException.ThrowIfNull(parameters);
+        double norm = Math.Sqrt(SquaredGradientNorm(static _ => 1));
+        // As torch.nn.utils.clip_grad_norm_ has it.
+        double scale = maxNorm / (norm + 1e-6);
+        if (scale >= 1) return norm;
+        using var scope = NewDisposeScope();
+        foreach (Parameter parameter in parameters) parameter.grad?.mul_(scale);
+        return norm;
+    }
+
+    /// <inheritdoc/>
+    internal override double SquaredGradientNorm(Func<Parameter, double> weight)
+    {
+        Span<double> sum = [inner.SquaredGradientNorm(parameter => weight(parameter) / (partitioned!.IsDivided(parameter) ? 1 : group.WorldSize))];
+        group.AllReduce(sum);
+        return sum[0];
+    }
+
+    /// <inheritdoc/>
+    protected internal override void Complete() => inner.Complete();
+
+    /// <inheritdoc/>
+    protected internal override void SynchronizeBuffers()
+    {
+        inner.SynchronizeBuffers();
+        if (group.WorldSize > 1) Replicas.Broadcast(group, model!.buffers());
+    }
+
+    /// <inheritdoc/>
+    protected internal override void Sum(Span<double> values) => inner.Sum(values);
+
+    /// <inheritdoc/>
+    public override IEnumerable<(string Name, Tensor Value)> FullParameters(nn.Module model)
+    {
+        foreach ((string name, Tensor value) in inner.FullParameters(model))
+        {
+            if (group.WorldSize == 1 || partitioned?.PartitionOf(name) is not { } partition)
+            {
+                yield return (name, value);
+                continue;
+            }
+
+            using Tensor part = value.detach();
+            using Tensor whole = collectives.AllGather(part, partition.Dimension, partition.Length);
+            yield return (name, whole);
+        }
+    }
+
+    /// <inheritdoc/>
+    public override double[][] Gather(ReadOnlySpan<double> values)
+    {
+        double[] mine = [.. inner.Gather(values).SelectMany(static row => row)];
+        var all = new double[group.WorldSize * mine.Length];
+        group.AllGather(mine, all.AsSpan());
+        int length = values.Length;
+        return [.. Enumerable.Range(0, all.Length / Math.Max(length, 1)).Select(row =>
+        {
+            (int copy, int rank) = Math.DivRem(row, group.WorldSize);
+            return all.AsSpan((rank * mine.Length) + (copy * length), length).ToArray();
+        })];
+    }
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            inner.Dispose();
+            replicated?.Dispose();
+            collectives.Dispose();
+        }
+
+        base.Dispose(disposing);
+    }
+
+    // After the inner strategy: sums over the two dimensions may come in either order, but where its communication overlaps the backward
+    // pass it has the gradients before. Any rank's wish to stop is known to its copies by then, and here to the ranks of each.
+    private protected override StepOutcome Agree(float loss, bool stop)
+    {
+        if (model is null) throw new InvalidOperationException("no model is attached; call Attach before the first step");
+        failure.ThrowIfAny();
+        StepOutcome outcome = inner.Synchronize(loss, stop);
+        if (group.WorldSize > 1)
+        {
+            using var noGradient = no_grad();
+            replicated!.Synchronize();
+            Span<int> wanted = [outcome.Stop ? 1 : 0];
+            group.AllReduce(wanted, ReduceOperation.Max);
+            outcome = outcome with { Stop = wanted[0] != 0 };
+        }
+
+        CommunicationTime = collectives.Time + inner.CommunicationTime;
+        return outcome;
+    }
+
+    // Else what is whole on every rank would drop other elements on each of them, and be no longer the same.
+    private void CheckGenerators()
+    {
+        using Tensor state = random.get_rng_state();
+        Span<long> extremes = [BitConverter.ToInt64(SHA256.HashData(state.bytes)), 0];
+        extremes[1] = ~extremes[0];
+        group.AllReduce(extremes, ReduceOperation.Max);
+        if (extremes[0] == ~extremes[1]) return;
+        throw new InvalidOperationException("the ranks that divide a model have random generators in different states, so that dropout would differ where they have to agree: call torch.random.manual_seed with one number on all of them, and draw equally often before training");
+    }
+}
