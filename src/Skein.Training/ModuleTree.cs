@@ -31,6 +31,23 @@ internal static class ModuleTree
         Register(parent, child, replacement);
     }
 
+    /// <summary>The layers of a model that is their composition, with their names in it.</summary>
+    /// <exception cref="ArgumentException">It is neither a <see cref="Sequential"/> nor an <see cref="ILayeredModel"/>.</exception>
+    public static IReadOnlyList<(string Name, nn.Module<Tensor, Tensor> Layer)> LayersOf(nn.Module model)
+    {
+        switch (model)
+        {
+            case ILayeredModel layered:
+                string list = model.named_modules().First(entry => ReferenceEquals(entry.module, layered.Layers)).name;
+                return [.. layered.Layers.Select((layer, i) => ($"{list}.{i}", layer))];
+            case Sequential sequential:
+                return [.. sequential.named_children().Select(static child => (child.name, child.module as nn.Module<Tensor, Tensor>
+                    ?? throw new ArgumentException($"layer '{child.name}' of the model is a {child.module.GetType().Name}, which does not map one tensor to one")))];
+            default:
+                throw new ArgumentException($"a {model.GetType().Name} cannot be taken apart into layers: build it as a Sequential, or implement {nameof(ILayeredModel)}");
+        }
+    }
+
     /// <summary>The module of that name below <paramref name="root"/>.</summary>
     /// <exception cref="ArgumentException">There is none; lists the children of where the path ends.</exception>
     public static nn.Module Find(nn.Module root, string name)
@@ -45,6 +62,14 @@ internal static class ModuleTree
         return module;
     }
 
+    /// <summary>Whether the parent of the module <paramref name="name"/> may hold any other module in its place.</summary>
+    public static bool CanReplace(nn.Module root, string name)
+    {
+        int dot = name.LastIndexOf('.');
+        nn.Module parent = dot < 0 ? root : Find(root, name[..dot]), present = Find(parent, name[(dot + 1)..]);
+        return parent is Sequential or ModuleList<nn.Module<Tensor, Tensor>> || FieldOf(parent, present) is { } field && field.FieldType.IsAssignableFrom(typeof(nn.Module<Tensor, Tensor>));
+    }
+
     // TorchSharp's Sequential has no way to exchange a member.
     private static void ReplaceIn(Sequential sequential, nn.Module present, nn.Module<Tensor, Tensor> replacement)
     {
@@ -56,22 +81,26 @@ internal static class ModuleTree
 
     private static void ReplaceField(nn.Module parent, nn.Module present, nn.Module<Tensor, Tensor> replacement, string name)
     {
+        FieldInfo field = FieldOf(parent, present) ?? throw new ArgumentException($"module '{name}' is in no field of {parent.GetType().Name}, so that nothing can take its place");
+        if (!field.FieldType.IsInstanceOfType(replacement))
+        {
+            throw new ArgumentException($"module '{name}' is in the field '{field.Name}' of {field.DeclaringType!.Name}, which holds a {field.FieldType.Name} and nothing else: declare it as nn.Module<Tensor, Tensor>");
+        }
+
+        field.SetValue(parent, replacement);
+    }
+
+    private static FieldInfo? FieldOf(nn.Module parent, nn.Module present)
+    {
         for (Type? type = parent.GetType(); type is not null && type != typeof(nn.Module); type = type.BaseType)
         {
             foreach (FieldInfo field in type.GetFields(BindingFlags.Instance | BindingFlags.Public | BindingFlags.NonPublic | BindingFlags.DeclaredOnly))
             {
-                if (!ReferenceEquals(field.GetValue(parent), present)) continue;
-                if (!field.FieldType.IsInstanceOfType(replacement))
-                {
-                    throw new ArgumentException($"module '{name}' is in the field '{field.Name}' of {type.Name}, which holds a {field.FieldType.Name} and nothing else: declare it as nn.Module<Tensor, Tensor>");
-                }
-
-                field.SetValue(parent, replacement);
-                return;
+                if (ReferenceEquals(field.GetValue(parent), present)) return field;
             }
         }
 
-        throw new ArgumentException($"module '{name}' is in no field of {parent.GetType().Name}, so that nothing can take its place");
+        return null;
     }
 
     // Again from there on, so that the order of the parameters stays.

@@ -244,8 +244,10 @@ public sealed class Trainer
             using var collection = new CollectionPoint();
             bool classes = data.Labels.dtype == ScalarType.Int64 && data.Labels.dim() == 1;
             Func<Tensor, Tensor, Tensor> lossOf = Loss();
-            for (int i = 0; i < sampler.BatchesPerEpoch && !cancellationToken.IsCancellationRequested; i++)
+            for (int i = 0; i < sampler.BatchesPerEpoch; i++)
             {
+                // Where a forward pass needs other ranks, they would wait for this one.
+                if (cancellationToken.IsCancellationRequested && !Strategy.ForwardIsCollective) break;
                 (int start, int count) = sampler.LocalSlice(i);
                 if (count == 0 && !Strategy.ForwardIsCollective) continue;
                 using DisposeScope scope = NewDisposeScope();

@@ -32,8 +32,8 @@ internal static class Replicas
         }
     }
 
-    /// <summary>Overwrites the tensors by those of rank 0.</summary>
-    public static void Broadcast(ProcessGroup group, IEnumerable<Tensor> tensors)
+    /// <summary>Overwrites the tensors by those of rank <paramref name="root"/>.</summary>
+    public static void Broadcast(ProcessGroup group, IEnumerable<Tensor> tensors, int root = 0)
     {
         using var noGradient = no_grad();
         foreach (Tensor tensor in tensors)
@@ -43,7 +43,7 @@ internal static class Replicas
             Tensor flat = direct ? tensor.detach().view(-1) : tensor.detach().cpu().contiguous().view(-1);
             for (long start = 0; start < flat.numel(); start += BroadcastElements)
             {
-                group.Broadcast(flat.narrow(0, start, Math.Min(BroadcastElements, flat.numel() - start)).bytes);
+                group.Broadcast(flat.narrow(0, start, Math.Min(BroadcastElements, flat.numel() - start)).bytes, root);
             }
 
             if (!direct) tensor.copy_(flat.view(tensor.shape));

@@ -1,0 +1,106 @@
+using System.Globalization;
+using TorchSharp;
+using TorchSharp.Modules;
+using static TorchSharp.torch;
+
+namespace Skein.Training.Pipeline;
+
+/// <summary>
+/// A model cut into chunks of consecutive layers, and this rank's part of it: the layers of its chunks stay, the memory of all
+/// others is freed.
+/// </summary>
+internal sealed class PipelineStage
+{
+    private readonly int[] firstLayers;
+    private readonly int[] firstEntries;
+
+    /// <param name="model">What <see cref="ModuleTree.LayersOf"/> knows to take apart.</param>
+    /// <param name="layersPerChunk">The number of layers of each chunk.</param>
+    /// <param name="stages">The number of stages; chunk c is on stage c modulo it.</param>
+    /// <param name="stage">This rank's.</param>
+    public PipelineStage(nn.Module model, IReadOnlyList<int> layersPerChunk, int stages, int stage)
+    {
+        IReadOnlyList<(string Name, nn.Module<Tensor, Tensor> Layer)> layers = ModuleTree.LayersOf(model);
+        firstLayers = [0, .. layersPerChunk.Select((_, chunk) => layersPerChunk.Take(chunk + 1).Sum())];
+        int[] stageOf = [.. layersPerChunk.SelectMany((count, chunk) => Enumerable.Repeat(chunk % stages, count))];
+        int[] mine = [.. Enumerable.Range(0, layers.Count).Where(layer => stageOf[layer] == stage)];
+        Module = nn.Sequential(mine.Select(layer => (Key(layer), layers[layer].Layer)));
+        firstEntries = [0, .. layersPerChunk.Select((_, chunk) => mine.Count(layer => layer < firstLayers[chunk + 1]))];
+
+        var places = new Dictionary<nint, List<(int Layer, string Name)>>();
+        for (int layer = 0; layer < layers.Count; layer++)
+        {
+            foreach ((string name, Parameter parameter) in layers[layer].Layer.named_parameters())
+            {
+                if (!places.TryGetValue(parameter.Handle, out List<(int, string)>? list)) places[parameter.Handle] = list = [];
+                list.Add((layer, name));
+            }
+        }
+
+        Parameters = [.. model.named_parameters().Select(entry =>
+        {
+            if (!places.TryGetValue(entry.parameter.Handle, out List<(int Layer, string Name)>? list))
+            {
+                throw new ArgumentException($"the parameter '{entry.name}' belongs to none of the model's layers, so that no stage of a pipeline would have it: a model's forward has to be its layers, one after the other");
+            }
+
+            return new PlacedParameter(entry.name, entry.parameter.shape, entry.parameter.dtype, entry.parameter.requires_grad,
+                [.. list.GroupBy(place => stageOf[place.Layer]).Select(static group => (group.Key, Key(group.First().Layer) + "." + group.First().Name))]);
+        })];
+        int[] idle = [.. Enumerable.Range(0, stages).Where(each => !Parameters.Any(parameter => parameter.IsTrained && parameter.Copies.Any(copy => copy.Stage == each)))];
+        if (idle.Length > 0)
+        {
+            throw new ArgumentException(
+                $"stage {idle[0]} of the pipeline has no parameter to train: the {layersPerChunk.Count} chunks have {string.Join(", ", layersPerChunk)} layers; use fewer stages, or give the layers of each chunk");
+        }
+
+        Free(layers.Select(static entry => entry.Layer).Where((_, layer) => stageOf[layer] != stage));
+    }
+
+    /// <summary>This rank's layers; named by their place in the model.</summary>
+    public Sequential Module { get; }
+
+    /// <summary>The whole model's parameters, in its order.</summary>
+    public IReadOnlyList<PlacedParameter> Parameters { get; }
+
+    /// <summary>Runs the layers of one of the model's chunks, which is on this stage.</summary>
+    public Tensor Forward(int chunk, Tensor input)
+    {
+        using DisposeScope scope = NewDisposeScope();
+        Tensor output = input;
+        for (int entry = firstEntries[chunk]; entry < firstEntries[chunk + 1]; entry++)
+        {
+            Tensor next = ((nn.Module<Tensor, Tensor>)Module[entry]).call(output);
+            // The graph has what it needs of it.
+            if (!ReferenceEquals(output, input) && !ReferenceEquals(output, next)) output.Dispose();
+            output = next;
+        }
+
+        return ReferenceEquals(output, input) ? output.alias().MoveToOuterDisposeScope() : output.MoveToOuterDisposeScope();
+    }
+
+    private static string Key(int layer) => layer.ToString(CultureInfo.InvariantCulture);
+
+    private void Free(IEnumerable<nn.Module> others)
+    {
+        using var noGradient = no_grad();
+        HashSet<nint> kept = [.. Module.parameters().Select(static parameter => parameter.Handle), .. Module.buffers().Select(static buffer => buffer.Handle)];
+        foreach (nn.Module layer in others)
+        {
+            foreach (Tensor tensor in layer.parameters().Cast<Tensor>().Concat(layer.buffers()))
+            {
+                if (!kept.Add(tensor.Handle)) continue;
+                using DisposeScope scope = NewDisposeScope();
+                tensor.set_(empty(0, tensor.dtype, tensor.device));
+            }
+        }
+    }
+}
+
+/// <summary>A parameter of the whole model.</summary>
+/// <param name="Name">In the model.</param>
+/// <param name="Shape">Of the whole of it.</param>
+/// <param name="Type">Of its elements.</param>
+/// <param name="IsTrained">Whether it requires a gradient.</param>
+/// <param name="Copies">The stages that have it, in the order of the layers, and its name there; more than one where layers on several stages share it.</param>
+internal sealed record PlacedParameter(string Name, long[] Shape, ScalarType Type, bool IsTrained, IReadOnlyList<(int Stage, string Name)> Copies);
