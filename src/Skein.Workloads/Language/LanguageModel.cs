@@ -7,9 +7,9 @@ internal static class LanguageModel
 {
     private static readonly Size[] Sizes =
     [
-        new("gpt-tiny", GptConfiguration.Tiny, "bytes", 64, new Hyperparameters(Epochs: 1, BatchSize: 24, Optimizer: "adamw", LearningRate: 3e-3, WarmupSteps: 100)),
-        new("gpt-small", GptConfiguration.Small, "bytes", 256, new Hyperparameters(Epochs: 3, BatchSize: 24, Optimizer: "adamw", LearningRate: 1e-3, WarmupSteps: 100)),
-        new("gpt2", GptConfiguration.Gpt2, "gpt2", 1024, new Hyperparameters(Epochs: 3, BatchSize: 24, Optimizer: "adamw", LearningRate: 6e-4, WarmupSteps: 100)),
+        new("gpt-tiny", GptConfiguration.Tiny, "bytes", 64, new Hyperparameters(Epochs: 1, BatchSize: 24, Optimizer: "adamw", LearningRate: 2e-3, WarmupSteps: 100)),
+        new("gpt-small", GptConfiguration.Small, "bytes", 256, new Hyperparameters(Epochs: 3, BatchSize: 24, Optimizer: "adamw", LearningRate: 1e-3, WarmupSteps: 100, WeightDecay: 0.1)),
+        new("gpt2", GptConfiguration.Gpt2, "gpt2", 1024, new Hyperparameters(Epochs: 3, BatchSize: 24, Optimizer: "adamw", LearningRate: 6e-4, WarmupSteps: 100, WeightDecay: 0.1)),
     ];
 
     internal static Workload Workload { get; } = Create(Sizes[0].Name, new LanguageOptions());
