@@ -12,7 +12,7 @@ internal static class ModuleTree
     public static void Replace(nn.Module root, string name, nn.Module<Tensor, Tensor> replacement)
     {
         int dot = name.LastIndexOf('.');
-        nn.Module parent = dot < 0 ? root : Find(root, name[..dot]);
+        nn.Module parent = ParentOf(root, name);
         string child = name[(dot + 1)..];
         nn.Module present = Find(parent, child);
         switch (parent)
@@ -66,7 +66,7 @@ internal static class ModuleTree
     public static bool CanReplace(nn.Module root, string name)
     {
         int dot = name.LastIndexOf('.');
-        nn.Module parent = dot < 0 ? root : Find(root, name[..dot]), present = Find(parent, name[(dot + 1)..]);
+        nn.Module parent = ParentOf(root, name), present = Find(parent, name[(dot + 1)..]);
         return parent is Sequential or ModuleList<nn.Module<Tensor, Tensor>> || FieldOf(parent, present) is { } field && field.FieldType.IsAssignableFrom(typeof(nn.Module<Tensor, Tensor>));
     }
 
@@ -77,6 +77,13 @@ internal static class ModuleTree
             ?? throw new NotSupportedException($"TorchSharp {typeof(Sequential).Assembly.GetName().Version} keeps the members of a Sequential in another way: use an {nameof(ILayeredModel)} instead");
         var members = (IList<nn.IModule<Tensor, Tensor>>)field.GetValue(sequential)!;
         members[members.IndexOf((nn.IModule<Tensor, Tensor>)present)] = replacement;
+    }
+
+    private static nn.Module ParentOf(nn.Module root, string name)
+    {
+        int dot = name.LastIndexOf('.');
+        nn.Module parent = dot < 0 ? root : Find(root, name[..dot]);
+        return parent is RecomputedLayer recomputed ? recomputed.Layer : parent;
     }
 
     private static void ReplaceField(nn.Module parent, nn.Module present, nn.Module<Tensor, Tensor> replacement, string name)

@@ -79,6 +79,7 @@ public sealed class PipelineParallel : Strategy
     /// </summary>
     /// <exception cref="ArgumentException">The model cannot be cut into as many chunks as there are.</exception>
     /// <exception cref="InvalidOperationException">The ranks' models differ, or another model is attached already.</exception>
+    /// <exception cref="NotSupportedException">The inner strategy may skip a step on one stage alone.</exception>
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
@@ -101,11 +102,12 @@ public sealed class PipelineParallel : Strategy
         Device device = model.parameters().First().device;
         stage = new PipelineStage(model, LayersPerChunk, group.WorldSize, group.Rank);
         inner.Attach(stage.Module);
+        if (inner is DataParallel { Compression: not null }) throw new NotSupportedException("a rank skips a step when its compressed gradients are not finite, but the stages of a pipeline have to step together: use DataParallel without compression inside of PipelineParallel");
         tied.Find(stage.Parameters, stage.Module);
         DeferredGradients? deferred = options.Schedule.SplitsBackward ? new DeferredGradients() : null;
         deferred?.TakeOver(stage.Module);
         exchange = new BoundaryExchange(group, chunks, device);
-        run = new StageRun(options.Schedule, stage, exchange, times, (group.Rank, group.WorldSize)) { Deferred = deferred };
+        run = new StageRun(options.Schedule, stage, exchange, times, (group.Rank, group.WorldSize)) { Deferred = deferred, Failure = ActivationCheckpointing.FailureOf(model) };
         this.model = model;
     }
 
@@ -136,8 +138,9 @@ public sealed class PipelineParallel : Strategy
         for (int chunk = group.Rank; chunk < chunks; chunk += group.WorldSize)
         {
             Tensor input = chunk == 0 ? features : messages.OnDevice(messages.Receive(Crossing.Activation, chunk - 1, 0, samples));
-            output = Stage.Forward(chunk, input);
-            if (chunk < chunks - 1) messages.Send(Crossing.Activation, chunk, 0, samples, output);
+            // The inner strategy may have more to do for the output that counts.
+            output = chunk == chunks - 1 ? inner.Predict(Stage.LastChunk, input) : Stage.Forward(chunk, input);
+            if (chunk < chunks - 1) messages.Send(Crossing.Activation, chunk, 0, samples, output!);
         }
 
         messages.Flush();

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Skein.Training.Data;
+using Skein.Training.Gradients;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -18,6 +19,7 @@ public sealed class Trainer
     private readonly Func<Tensor, Tensor, Tensor> loss;
     private readonly Parameter[] parameters;
     private IReadOnlyList<Parameter> optimized = [];
+    private BackwardFailure? recomputation;
 
     /// <summary>A trainer of <paramref name="model"/>; it owns none of its arguments.</summary>
     /// <param name="model">The module; its parameters say on which device training runs.</param>
@@ -146,6 +148,7 @@ public sealed class Trainer
         Strategy.Attach(model);
         model.train();
         optim.Optimizer optimizer = PrepareOptimizer();
+        recomputation = ActivationCheckpointing.FailureOf(model);
         var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, Seed);
         OwnShare? share = Partition is null ? null : new OwnShare(Partition, data, Strategy.Rank, Strategy.WorldSize, Seed);
         var history = new LossHistory(TrainingReport.LossHistoryLimit);
@@ -214,6 +217,7 @@ public sealed class Trainer
         foreach (Parameter parameter in parameters) parameter.grad = null;
         if (!ReferenceEquals(optimized, parameters)) foreach (Parameter parameter in optimized) parameter.grad = null;
         StepOutcome outcome = Strategy.ComputeGradients(batch);
+        recomputation?.ThrowIfAny();
         double? norm = MaxGradientNorm is { } limit ? Strategy.ClipGradients(optimized, limit) : null;
         Strategy.UpdateParameters(optimizer);
 

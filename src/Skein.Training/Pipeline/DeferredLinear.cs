@@ -26,7 +26,7 @@ internal sealed class DeferredLinear : nn.Module<Tensor, Tensor>
     }
 
     public override Tensor forward(Tensor input) => is_grad_enabled() && weight.requires_grad
-        ? Function.apply(input, weight, bias!, this)
+        ? Function.apply(input, gradients.Anchor.Input, this)
         : nn.functional.linear(input, weight, bias);
 
     /// <summary>Adds to the parameters' gradients.</summary>
@@ -56,22 +56,25 @@ internal sealed class DeferredLinear : nn.Module<Tensor, Tensor>
         {
             var input = (Tensor)vars[0];
             ctx.save_for_backward([input]);
-            ctx.save_data("layer", vars[3]);
+            var layer = (DeferredLinear)vars[2];
+            ctx.save_data("layer", layer);
             ctx.save_data("input needs it", input.requires_grad);
-            return nn.functional.linear(input, (Tensor)vars[1], (Tensor?)vars[2]);
+            return nn.functional.linear(input, layer.weight, layer.bias);
         }
 
         public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
         {
             var layer = (DeferredLinear)ctx.get_data("layer");
-            Tensor? inputGradient = null;
+            Tensor? inputGradient = null, input = null;
             layer.gradients.Failure.Run(() =>
             {
                 using var noGradient = no_grad();
+                input = ctx.get_saved_variables()[0];
                 if ((bool)ctx.get_data("input needs it")) inputGradient = grad_output.matmul(layer.weight);
-                layer.gradients.Add(layer, ctx.get_saved_variables()[0], grad_output);
+                layer.gradients.Add(layer, input, grad_output);
             });
-            return [inputGradient!, null!, null!, null!];
+            // Where nobody asks for the gradient, or it is missing after an error, anything of its shape will do.
+            return [inputGradient ?? input ?? grad_output, layer.gradients.Anchor.Gradient, null!];
         }
     }
 }
@@ -87,6 +90,8 @@ internal sealed class DeferredGradients
 
     /// <summary>What went wrong inside a backward pass.</summary>
     public BackwardFailure Failure { get; } = new();
+
+    public GraphAnchor Anchor { get; } = new();
 
     /// <summary>Puts deferring layers in the place of the linear ones, wherever the module that holds one allows another.</summary>
     public void TakeOver(nn.Module root)

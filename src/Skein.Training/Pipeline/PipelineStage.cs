@@ -11,8 +11,8 @@ namespace Skein.Training.Pipeline;
 /// </summary>
 internal sealed class PipelineStage
 {
-    private readonly int[] firstLayers;
     private readonly int[] firstEntries;
+    private ChunkModule? lastChunk;
 
     /// <param name="model">What <see cref="ModuleTree.LayersOf"/> knows to take apart.</param>
     /// <param name="layersPerChunk">The number of layers of each chunk.</param>
@@ -21,11 +21,10 @@ internal sealed class PipelineStage
     public PipelineStage(nn.Module model, IReadOnlyList<int> layersPerChunk, int stages, int stage)
     {
         IReadOnlyList<(string Name, nn.Module<Tensor, Tensor> Layer)> layers = ModuleTree.LayersOf(model);
-        firstLayers = [0, .. layersPerChunk.Select((_, chunk) => layersPerChunk.Take(chunk + 1).Sum())];
         int[] stageOf = [.. layersPerChunk.SelectMany((count, chunk) => Enumerable.Repeat(chunk % stages, count))];
         int[] mine = [.. Enumerable.Range(0, layers.Count).Where(layer => stageOf[layer] == stage)];
         Module = nn.Sequential(mine.Select(layer => (Key(layer), layers[layer].Layer)));
-        firstEntries = [0, .. layersPerChunk.Select((_, chunk) => mine.Count(layer => layer < firstLayers[chunk + 1]))];
+        firstEntries = [0, .. layersPerChunk.Select((_, chunk) => mine.Count(layer => layer < layersPerChunk.Take(chunk + 1).Sum()))];
 
         var places = new Dictionary<nint, List<(int Layer, string Name)>>();
         for (int layer = 0; layer < layers.Count; layer++)
@@ -59,6 +58,9 @@ internal sealed class PipelineStage
 
     /// <summary>This rank's layers; named by their place in the model.</summary>
     public Sequential Module { get; }
+
+    /// <summary>The model's last chunk as a module; on the last stage.</summary>
+    public nn.Module<Tensor, Tensor> LastChunk => lastChunk ??= new ChunkModule(this);
 
     /// <summary>The whole model's parameters, in its order.</summary>
     public IReadOnlyList<PlacedParameter> Parameters { get; }
@@ -94,6 +96,11 @@ internal sealed class PipelineStage
                 tensor.set_(empty(0, tensor.dtype, tensor.device));
             }
         }
+    }
+
+    private sealed class ChunkModule(PipelineStage stage) : nn.Module<Tensor, Tensor>(nameof(ChunkModule))
+    {
+        public override Tensor forward(Tensor input) => stage.Forward(stage.firstEntries.Length - 2, input);
     }
 }
 

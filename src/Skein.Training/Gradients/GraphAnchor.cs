@@ -1,0 +1,17 @@
+using static TorchSharp.torch;
+
+namespace Skein.Training.Gradients;
+
+/// <summary>
+/// One more input of a custom function, which makes its output part of the graph where its tensor input needs no gradient but
+/// its parameters do. The parameters cannot be inputs themselves if their gradients are computed elsewhere: TorchSharp takes a
+/// gradient that is null for one of bytes.
+/// </summary>
+internal sealed class GraphAnchor
+{
+    /// <summary>To be passed to the function.</summary>
+    public Tensor Input { get; } = zeros(1, requires_grad: true).DetachFromDisposeScope();
+
+    /// <summary>To be returned by its backward pass.</summary>
+    public Tensor Gradient { get; } = zeros(1).DetachFromDisposeScope();
+}
