@@ -2,6 +2,7 @@ using Skein.Training.Data;
 using Skein.Training.Meshes;
 using Skein.Training.TensorParallelism;
 using Skein.Training.Tests.TensorParallelism;
+using TorchSharp;
 using static TorchSharp.torch;
 
 namespace Skein.Training.Tests;
@@ -31,7 +32,7 @@ public class TensorParallelTests
             TrainingReport report = await trainer.FitAsync(data, epochs: 1000);
             EvaluationReport evaluation = await trainer.EvaluateAsync(data);
             float[] parameters = [.. strategy.FullParameters(model).SelectMany(static entry => entry.Value.detach().to(ScalarType.Float32).contiguous().data<float>().ToArray())];
-            float[][] local = [.. model.named_parameters().Where(static entry => IsWhole(entry.name)).Select(static entry => entry.parameter.detach().data<float>().ToArray())];
+            float[][] local = [.. model.named_parameters().Where(static entry => IsWhole(entry.name)).Select(static entry => entry.parameter.detach().to(ScalarType.Float32).data<float>().ToArray())];
             trainer.Optimizer!.Dispose();
             return new Outcome(report.LossHistory, parameters, evaluation, local);
         }
@@ -100,5 +101,154 @@ public class TensorParallelTests
         Outcome[] actual = await RankThreads.Run(ranks, group => Train(
             new TensorParallel(group, TensorParallelPlan.Mlp(Models.Mlp())), static () => Models.Mlp(), Models.Data(), Models.CrossEntropy));
         AssertEqual(expected, actual);
+    }
+
+    [Fact]
+    public async Task In_half_precision_it_is_as_near_as_rounding_allows()
+    {
+        static nn.Module<Tensor, Tensor> Make() => new Transformer().to(ScalarType.BFloat16);
+        Outcome expected = await Train(new SingleProcess(), Make, Transformer.Data(), Transformer.Loss, steps: 30);
+        Outcome[] actual = await RankThreads.Run(2, group => Train(
+            new TensorParallel(group, Plan with { SequenceParallel = true }), Make, Transformer.Data(), Transformer.Loss, steps: 30));
+        foreach (Outcome rank in actual)
+        {
+            Models.AssertClose(expected.Losses, rank.Losses, 0.03);
+            Assert.Equal(actual[0].Parameters, rank.Parameters);
+            Assert.Equal(actual[0].Local, rank.Local);
+        }
+    }
+
+    [Theory]
+    [InlineData(2, true)]
+    [InlineData(4, false)]
+    public async Task Each_rank_holds_its_part_and_what_cannot_be_divided(int ranks, bool tied)
+    {
+        const int Vocabulary = 26, W = Transformer.Width, Blocks = 2;
+        long[] held = await RankThreads.Run(ranks, group =>
+        {
+            using var model = Models.Seeded(1, () => new Transformer(Vocabulary, Blocks, tied));
+            Dictionary<string, nint> before = model.named_parameters().ToDictionary(static entry => entry.name, static entry => entry.parameter.Handle);
+            using var strategy = new TensorParallel(group, Plan);
+            strategy.Attach(model);
+            // Optimizers and hooks that were given a parameter before go on working.
+            Assert.Equal(before, model.named_parameters().ToDictionary(static entry => entry.name, static entry => entry.parameter.Handle));
+            return model.parameters().Sum(static parameter => parameter.numel());
+        });
+        for (int rank = 0; rank < ranks; rank++)
+        {
+            long rows = (Vocabulary / ranks) + (rank < Vocabulary % ranks ? 1 : 0);
+            long table = tied ? rows * W : (rows * W * 2) + rows;
+            long block = (12 * W * W / ranks) + (7 * W / ranks) + (2 * W) + (4 * W);
+            Assert.Equal(table + (Transformer.Context * W) + (Blocks * block) + (2 * W), held[rank]);
+        }
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task A_block_sends_two_all_reduces_forward_and_two_backward(bool sequence)
+    {
+        // With two ranks, an all-reduce sends its buffer once from each, by whichever algorithm; so do a reduce-scatter and an all-gather together.
+        const int Sequences = 16;
+        long activation = Sequences * Transformer.Context * Transformer.Width * sizeof(float);
+        async Task<(long Forward, long Backward)> Sent(int blocks)
+        {
+            (long Forward, long Backward)[] ranks = await RankThreads.Run(2, group =>
+            {
+                using var model = Models.Seeded(1, () => new Transformer(blocks: blocks));
+                using var strategy = new TensorParallel(group, Plan with { SequenceParallel = sequence });
+                strategy.Attach(model);
+                using var scope = NewDisposeScope();
+                Tensor ids = zeros(Sequences, Transformer.Context, int64);
+                long start = group.BytesSent;
+                Tensor loss = strategy.LossOf(Transformer.Loss)(model.call(ids), ids);
+                long middle = group.BytesSent;
+                loss.backward();
+                return (middle - start, group.BytesSent - middle);
+            });
+            return (ranks.Sum(static rank => rank.Forward), ranks.Sum(static rank => rank.Backward));
+        }
+
+        (long oneForward, long oneBackward) = await Sent(1);
+        (long threeForward, long threeBackward) = await Sent(3);
+        // Each call has a signature ahead of it.
+        Assert.InRange((threeForward - oneForward) / 2 / (double)(2 * activation), 2, 2.02);
+        Assert.InRange((threeBackward - oneBackward) / 2 / (double)(2 * activation), 2, 2.02);
+        // The embedding forward, the head backward; the loss sends three numbers for each position.
+        Assert.InRange(oneForward / (double)(2 * activation), 3 + (3.0 / Transformer.Width), 3.03 + (3.0 / Transformer.Width));
+        Assert.InRange(oneBackward / (double)(2 * activation), 3, 3.03);
+    }
+
+    [Fact]
+    public async Task Values_are_gathered_in_the_order_of_the_mesh()
+    {
+        double[][][] all = await RankThreads.Run(6, async group =>
+        {
+            await using DeviceMesh mesh = await DeviceMesh.CreateAsync(group, new MeshShape(data: 2, tensor: 3));
+            using var strategy = new TensorParallel(mesh[MeshShape.Tensor], Plan, new DataParallel(mesh[MeshShape.Data]));
+            return strategy.Gather([group.Rank, -group.Rank]);
+        });
+        Assert.All(all, static rows => Assert.Equal([[0, 0], [1, -1], [2, -2], [3, -3], [4, -4], [5, -5]], rows));
+    }
+
+    [Fact]
+    public async Task One_ranks_wish_to_stop_stops_all_after_the_same_step()
+    {
+        long[] steps = await RankThreads.Run(4, async group =>
+        {
+            await using DeviceMesh mesh = await DeviceMesh.CreateAsync(group, new MeshShape(data: 2, tensor: 2));
+            using InMemoryDataset data = Models.Data();
+            using nn.Module<Tensor, Tensor> model = Models.Mlp();
+            using var strategy = new TensorParallel(mesh[MeshShape.Tensor], TensorParallelPlan.Mlp(model), new DataParallel(mesh[MeshShape.Data]));
+            long last = 0;
+            using var own = new CancellationTokenSource();
+            var trainer = new Trainer(model, static parameters => optim.SGD(parameters, 0.1), Models.CrossEntropy)
+            {
+                Strategy = strategy,
+                StepCompleted = info =>
+                {
+                    last = info.Step;
+                    if (info.Step == 3 && group.Rank == 1) own.Cancel();
+                },
+            };
+            await Assert.ThrowsAnyAsync<OperationCanceledException>(() => trainer.FitAsync(data, 100, own.Token));
+            trainer.Optimizer!.Dispose();
+            return last;
+        });
+        Assert.All(steps, static step => Assert.Equal(4, step));
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Steps_leave_no_tensor_behind(bool sequence)
+    {
+        await RankThreads.Run(2, async group =>
+        {
+            using InMemoryDataset data = Transformer.Data();
+            using var model = Models.Seeded(1, static () => new Transformer());
+            using var strategy = new TensorParallel(group, Plan with { SequenceParallel = sequence });
+            var counts = new List<long>();
+            var trainer = new Trainer(model, static parameters => optim.SGD(parameters, 0.1), Transformer.Loss)
+            {
+                Strategy = strategy,
+                BatchSize = 12,
+                MaxGradientNorm = 1,
+                MaxSteps = 60,
+                StepCompleted = info =>
+                {
+                    if (info.Step is not (20 or 60)) return;
+                    group.Barrier();
+                    GC.Collect();
+                    GC.WaitForPendingFinalizers();
+                    counts.Add(Tensor.TotalCount);
+                    group.Barrier();
+                },
+            };
+            await trainer.FitAsync(data, 100);
+            trainer.Optimizer!.Dispose();
+            Assert.Equal(counts[0], counts[1]);
+            return 0;
+        });
     }
 }
