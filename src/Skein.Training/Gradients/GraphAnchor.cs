@@ -4,8 +4,8 @@ namespace Skein.Training.Gradients;
 
 /// <summary>
 /// One more input of a custom function, which makes its output part of the graph where its tensor input needs no gradient but
-/// its parameters do. The parameters cannot be inputs themselves if their gradients are computed elsewhere: TorchSharp takes a
-/// gradient that is null for one of bytes.
+/// its parameters do. Parameters whose gradients are computed elsewhere are no inputs themselves, since the function would have
+/// to return gradients for them.
 /// </summary>
 internal sealed class GraphAnchor
 {

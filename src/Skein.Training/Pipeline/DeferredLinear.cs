@@ -43,8 +43,8 @@ internal sealed class DeferredLinear : nn.Module<Tensor, Tensor>
         if (bias is not { requires_grad: true }) return;
         using (Tensor? present = bias.grad)
         {
-            if (present is null) bias.grad = gradient.sum(0);
-            else present.add_(gradient.sum(0));
+            if (present is null) bias.grad = gradient.sum(dim: 0);
+            else present.add_(gradient.sum(dim: 0));
         }
     }
 
