@@ -7,7 +7,7 @@ namespace Skein.Cli;
 internal static class TrainSyntax
 {
     private static readonly Argument<string> Workload = new("WORKLOAD") { Description = "What to train, such as digits, fashion-mnist, lecture-ratings or language-model" };
-    private static readonly Option<string?> Strategy = Text("--strategy", "S", "How workers share the work: single, ddp, local-sgd, gossip or parameter-server [default: by the number of workers]");
+    private static readonly Option<string?> Strategy = Text("--strategy", "S", "How workers share the work: single, ddp, sharded, pipeline, tensor, mesh, local-sgd, gossip or parameter-server [default: by the number of workers]");
     private static readonly Option<int> Workers = new("--workers") { Description = "Worker processes on this machine", HelpName = "N", DefaultValueFactory = _ => 1 };
     private static readonly Option<int?> Epochs = Number<int?>("--epochs", "E", "Passes over the training data [default: the workload's]");
     private static readonly Option<long?> MaxSteps = Number<long?>("--max-steps", "K", "The most optimizer steps");
@@ -15,7 +15,7 @@ internal static class TrainSyntax
     private static readonly Option<string?> Optimizer = Text("--optimizer", "O", "sgd, momentum, adam or adamw [default: the workload's]");
     private static readonly Option<double?> LearningRate = Number<double?>("--learning-rate", "LR", "Step size, after the workload's warm-up [default: the workload's]");
     private static readonly Option<string?> Model = Text("--model", "NAME", "One of the workload's models [default: its first]");
-    private static readonly Option<string?> Precision = Text("--precision", "P", "fp32 [default: fp32]");
+    private static readonly Option<string?> Precision = Text("--precision", "P", "fp32, or bf16 with single-precision copies for the optimizer [default: fp32]");
     private static readonly Option<int?> GradientAccumulation = Number<int?>("--gradient-accumulation", "G", "Micro-batches per worker and step [default: 1]");
     private static readonly Option<string?> Device = Text("--device", "D", "cpu or cuda [default: cpu]");
     private static readonly Option<string?> Transport = Text("--transport", "T", "auto, tcp, shm or mpi [default: auto]");
@@ -28,7 +28,7 @@ internal static class TrainSyntax
     public static Command Create()
     {
         var command = CreateCommon();
-        foreach (var option in CompressionSyntax.All.Concat(ParameterServerSyntax.All).Concat(LocalSgdSyntax.All).Concat(GossipSyntax.All).Concat(LanguageSyntax.All)) command.Add(option);
+        foreach (var option in ModelParallelSyntax.All.Concat(CompressionSyntax.All).Concat(ParameterServerSyntax.All).Concat(LocalSgdSyntax.All).Concat(GossipSyntax.All).Concat(LanguageSyntax.All)) command.Add(option);
         return command;
     }
 
@@ -60,6 +60,7 @@ internal static class TrainSyntax
             BucketMib = parsed.GetValue(BucketMib) ?? options.BucketMib,
             Compression = CompressionSyntax.Read(parsed),
             Server = ParameterServerSyntax.Read(parsed),
+            ModelParallel = ModelParallelSyntax.Read(parsed),
             LocalSgd = LocalSgdSyntax.Read(parsed),
             Gossip = GossipSyntax.Read(parsed),
             Language = LanguageSyntax.Read(parsed),

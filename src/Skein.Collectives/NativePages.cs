@@ -9,6 +9,7 @@ internal static unsafe class NativePages
 {
     private const nuint SmallPage = 4096;
     private const nuint HugePage = 2 << 20;
+    private const int LargeBlock = 4 << 20;
 
     public static byte* Allocate(nint bytes)
     {
@@ -28,6 +29,21 @@ internal static unsafe class NativePages
 
     /// <summary>Gives the pages of memory from <see cref="Reserve"/> back to the system. The addresses stay; what they hold is lost.</summary>
     public static void Release(byte* memory, nint bytes) => Posix.DiscardPages(memory, Round(bytes));
+
+    /// <summary>Gives the C library's free memory back to the system, where it can (glibc); for once, after something large was freed for good.</summary>
+    public static void TrimHeap()
+    {
+        if (OperatingSystem.IsLinux()) Posix.TrimHeap();
+    }
+
+    /// <summary>
+    /// From now on the C library (glibc) gives large blocks back to the system as soon as they are freed: they no longer leave holes
+    /// in the heap, but each new one is touched for the first time.
+    /// </summary>
+    public static void ReturnLargeBlocks()
+    {
+        if (OperatingSystem.IsLinux()) Posix.MapBlocksFrom(LargeBlock);
+    }
 
     private static nuint Round(nint bytes)
     {

@@ -119,7 +119,7 @@ public sealed class PipelineParallel : Strategy
     protected internal override bool ForwardIsCollective => true;
 
     /// <inheritdoc/>
-    protected internal override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model) => inner.OptimizedParameters(Stage.Module);
+    public override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model) => inner.OptimizedParameters(Stage.Module);
 
     /// <inheritdoc/>
     protected internal override Func<Tensor, Tensor, Tensor> LossOf(Func<Tensor, Tensor, Tensor> loss) => inner.LossOf(loss);

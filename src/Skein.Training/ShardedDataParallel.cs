@@ -28,8 +28,8 @@ public sealed class ShardedDataParallel : ReplicaStrategy
     private readonly List<ShardedUnit> units = [];
     private readonly List<UnitHooks> hooks = [];
 
-    // Those of single modules, in the order in which the forward pass is expected to come to them.
-    private readonly List<ShardedUnit> order = [];
+    // Which modules need which unit, in the order in which the forward pass is expected to come to them.
+    private List<(ShardedUnit Unit, nn.Module<Tensor, Tensor> Module)> uses = [];
     private IReadOnlyList<(string Name, ShardedUnit Unit, Parameter Parameter)> names = [];
     private GradientReducer? reducer;
     private nn.Module? model;
@@ -95,13 +95,15 @@ public sealed class ShardedDataParallel : ReplicaStrategy
             var unit = new ShardedUnit(group, planned.Name, planned.Parameters, options);
             units.Add(unit);
             foreach (NamedParameter entry in planned.Parameters) unitOf[entry.Parameter] = unit;
-            if (planned.Module is not { } module || options.Stage == ZeroStage.OptimizerState) continue;
-            Hook(unit, module, planned.IsRoot);
-            if (!planned.IsRoot) order.Add(unit);
+            if (options.Stage != ZeroStage.OptimizerState) uses.AddRange(planned.Modules.Select(module => (unit, module)));
         }
 
+        HookUses(model);
         names = [.. model.named_parameters().Where(entry => unitOf.ContainsKey(entry.parameter)).Select(entry => (entry.name, unitOf[entry.parameter], entry.parameter))];
-        reducer = new GradientReducer(group, units.Max(static unit => unit.Length), overlaps);
+        reducer = new GradientReducer(group, units.Max(static unit => unit.ShardLength), overlaps);
+        // What the model was in until now is of no use to anybody, and neither is what a large gradient was in.
+        NativePages.TrimHeap();
+        if (FreesParameters) NativePages.ReturnLargeBlocks();
         this.model = model;
     }
 
@@ -236,39 +238,53 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         base.Dispose(disposing);
     }
 
-    private void Hook(ShardedUnit unit, nn.Module<Tensor, Tensor> module, bool isRoot) => hooks.Add(new UnitHooks(
-        module,
-        () => BeforeForward(unit),
-        hasGraph => AfterForward(unit, keep: hasGraph && (isRoot || unit == order[^1])),
-        () => failure.Run(() => BeforeBackward(unit)),
-        () => failure.Run(() => AfterBackward(unit))));
-
-    private void BeforeForward(ShardedUnit unit)
+    private void HookUses(nn.Module model)
     {
-        using var noGradient = no_grad();
-        Gather(unit);
-        if (overlaps) NeighbourOf(unit, 1)?.StartGather(inBackground: true);
+        nn.Module[] order = [model, .. model.modules()];
+        uses = [.. uses.OrderBy(use => Array.IndexOf(order, use.Module))];
+        for (int i = 0; i < uses.Count; i++)
+        {
+            (int index, ShardedUnit unit, nn.Module<Tensor, Tensor> module) = (i, uses[i].Unit, uses[i].Module);
+            // What comes last in the forward pass is first in the backward pass; the model itself is around all others.
+            bool keeps = module == uses[^1].Module || module == model;
+            // What is looked up needs no values to get its gradient.
+            bool reads = ReadsInBackward(unit, module);
+            // The gradient of tied parameters is summed up where the backward pass comes to them last.
+            bool isLast = uses.FindIndex(use => use.Unit == unit) == i;
+            hooks.Add(new UnitHooks(
+                module,
+                () => Begin(index, 1),
+                hasGraph =>
+                {
+                    if (!hasGraph || !keeps) unit.Release();
+                },
+                () => failure.Run(() =>
+                {
+                    unit.IsReduced = false;
+                    if (reads) Begin(index, -1);
+                }),
+                () => failure.Run(() => AfterBackward(unit, isLast))));
+        }
     }
 
-    // What comes last in the forward pass is first in the backward pass.
-    private static void AfterForward(ShardedUnit unit, bool keep)
-    {
-        if (!keep) unit.Release();
-    }
-
-    private void BeforeBackward(ShardedUnit unit)
+    private void Begin(int use, int direction)
     {
         using var noGradient = no_grad();
-        unit.IsReduced = false;
-        Gather(unit);
-        if (overlaps) NeighbourOf(unit, -1)?.StartGather(inBackground: true);
+        long start = Stopwatch.GetTimestamp();
+        uses[use].Unit.Gather();
+        CommunicationTime += Stopwatch.GetElapsedTime(start);
+        int next = use + direction;
+        if (overlaps && next >= 0 && next < uses.Count) uses[next].Unit.StartGather(inBackground: true);
     }
 
-    private void AfterBackward(ShardedUnit unit)
+    private static bool ReadsInBackward(ShardedUnit unit, nn.Module module) => module.modules().Append(module)
+        .Where(owner => owner.named_parameters(recurse: false).Any(own => unit.Parameters.Any(entry => ReferenceEquals(entry.Parameter, own.parameter))))
+        .Any(static owner => owner is not Embedding);
+
+    private void AfterBackward(ShardedUnit unit, bool isLast)
     {
-        if (paused > 0) return;
         using var noGradient = no_grad();
-        reducer!.Start(unit);
+        if (isLast && paused == 0) reducer!.Start(unit);
         unit.Release();
     }
 
@@ -286,19 +302,6 @@ public sealed class ShardedDataParallel : ReplicaStrategy
 
         reducer.Finish();
         CommunicationTime += reducer.WaitTime - before;
-    }
-
-    private void Gather(ShardedUnit unit)
-    {
-        long start = Stopwatch.GetTimestamp();
-        unit.Gather();
-        CommunicationTime += Stopwatch.GetElapsedTime(start);
-    }
-
-    private ShardedUnit? NeighbourOf(ShardedUnit unit, int step)
-    {
-        int index = order.IndexOf(unit);
-        return index >= 0 && index + step >= 0 && index + step < order.Count ? order[index + step] : null;
     }
 
     private sealed class Pause : IDisposable

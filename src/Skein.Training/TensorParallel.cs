@@ -113,7 +113,7 @@ public sealed class TensorParallel : ReplicaStrategy
     }
 
     /// <inheritdoc/>
-    protected internal override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model) => optimized;
+    public override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model) => optimized;
 
     /// <inheritdoc/>
     protected internal override void UpdateParameters(optim.Optimizer optimizer) => inner.UpdateParameters(optimizer);

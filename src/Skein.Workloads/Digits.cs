@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.IO.Compression;
 using Skein.Training.Data;
+using Skein.Training.TensorParallelism;
 using Skein.Workloads.Models;
 using static TorchSharp.torch;
 
@@ -21,7 +22,7 @@ internal static class Digits
         Name = "digits",
         Description = "1,797 handwritten digits of 8×8 pixels; always at hand",
         // No dropout and no batch normalization: any number of workers computes what one does.
-        Models = [new("mlp", _ => Mlp.Create(Pixels, 128, 10))],
+        Models = [new("mlp", _ => nn.Sequential(Mlp.Layers(Pixels, 128, 10)), TensorPlan: TensorParallelPlan.Mlp)],
         LoadDataAsync = _ => Task.FromResult(Load()),
         Defaults = new Hyperparameters(Epochs: 20, BatchSize: 48, Optimizer: "momentum", LearningRate: 0.05),
     };

@@ -1,4 +1,5 @@
 using Skein.Training.Data;
+using Skein.Training.TensorParallelism;
 using Skein.Workloads.Models;
 using static TorchSharp.torch;
 
@@ -21,7 +22,7 @@ internal static class FashionMnist
         Models =
         [
             new("cnn", _ => Cnn.Create()),
-            new("mlp", _ => nn.Sequential(nn.Flatten(), Mlp.Create(784, 512, 512, 10))),
+            new("mlp", _ => nn.Sequential([nn.Flatten(), .. Mlp.Layers(784, 512, 512, 10)]), TensorPlan: TensorParallelPlan.Mlp),
             new("resnet18", _ => new ResNet18(channels: 1, classes: 10)),
         ],
         LoadDataAsync = LoadAsync,

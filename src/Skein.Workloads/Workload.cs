@@ -1,5 +1,6 @@
 using Skein.Training.Data;
 using Skein.Training.Embeddings;
+using Skein.Training.TensorParallelism;
 using Skein.Workloads.Language;
 using Skein.Workloads.Ratings;
 using static TorchSharp.torch;
@@ -67,7 +68,9 @@ public sealed record Workload
         return LanguageModel.Create(Choice(model).Name, options);
     }
 
-    private ModelChoice Choice(string name) => Models.FirstOrDefault(model => model.Name == name)
+    /// <summary>The model of that name.</summary>
+    /// <exception cref="ArgumentException">There is no such model; the message lists them.</exception>
+    public ModelChoice Choice(string name) => Models.FirstOrDefault(model => model.Name == name)
         ?? throw new ArgumentException($"{Name} has no model '{name}', only {string.Join(", ", Models.Select(model => model.Name))}", nameof(name));
 }
 
@@ -78,11 +81,13 @@ public sealed record Workload
 /// </param>
 /// <param name="Defaults">Settings that train it well. Null: those of the workload.</param>
 /// <param name="FlopsPerToken">The floating-point operations that training takes for a token, forward and backward; null where nobody counted.</param>
+/// <param name="TensorPlan">How tensor-parallel ranks divide the model; null: they cannot.</param>
 public sealed record ModelChoice(
     string Name,
     Func<Func<EmbeddingSpec, nn.Module<Tensor, Tensor>>, nn.Module<Tensor, Tensor>> Create,
     Hyperparameters? Defaults = null,
-    double? FlopsPerToken = null);
+    double? FlopsPerToken = null,
+    Func<nn.Module, TensorParallelPlan>? TensorPlan = null);
 
 /// <summary>How to train.</summary>
 /// <param name="Epochs">Passes over the training data.</param>

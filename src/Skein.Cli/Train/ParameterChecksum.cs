@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using Skein.Training;
+using Skein.Training.Checkpointing;
 using static TorchSharp.torch;
 
 namespace Skein.Cli.Train;
@@ -8,10 +9,18 @@ namespace Skein.Cli.Train;
 internal static class ParameterChecksum
 {
     /// <summary>The fingerprint, after a check that all ranks have the same. All ranks call it.</summary>
+    /// <param name="strategy">Whose ranks have the model, or parts of it.</param>
+    /// <param name="model">The trained model.</param>
+    /// <param name="file">Where this rank writes the parameters on the way; null: nowhere.</param>
     /// <exception cref="InvalidOperationException">The ranks' parameters differ.</exception>
-    public static string Agree(Strategy strategy, nn.Module model)
+    public static string Agree(Strategy strategy, nn.Module model, string? file)
     {
-        byte[] mine = Compute(model);
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        IEnumerable<(string Name, Tensor Value)> parameters = Read(strategy.FullParameters(model), hash);
+        if (file is null) foreach (var _ in parameters) { }
+        else SafeTensors.Write(file, parameters);
+
+        byte[] mine = hash.GetHashAndReset();
         double[] numbers = [.. mine.Select(static value => (double)value)];
         string[] different = [.. strategy.Gather(numbers).Index().Where(other => !other.Item.SequenceEqual(numbers)).Select(other => $"{other.Index}")];
         if (different.Length > 0)
@@ -22,16 +31,13 @@ internal static class ParameterChecksum
         return Convert.ToHexStringLower(mine);
     }
 
-    internal static byte[] Compute(nn.Module model)
+    private static IEnumerable<(string Name, Tensor Value)> Read(IEnumerable<(string Name, Tensor Value)> parameters, IncrementalHash hash)
     {
-        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        using var scope = NewDisposeScope();
         // TorchSharp lists parameters in the order of state_dict, which has the buffers besides.
-        foreach (var (_, parameter) in model.named_parameters())
+        foreach ((string name, Tensor value) in parameters)
         {
-            hash.AppendData(parameter.detach().to(float32).cpu().contiguous().bytes);
+            using (NewDisposeScope()) hash.AppendData(value.detach().to(float32).cpu().contiguous().bytes);
+            yield return (name, value);
         }
-
-        return hash.GetHashAndReset();
     }
 }

@@ -36,7 +36,7 @@ internal sealed record TrainOptions
     /// <summary>One of the workload's models.</summary>
     public string? Model { get; init; }
 
-    /// <summary><c>fp32</c>.</summary>
+    /// <summary><c>fp32</c> or <c>bf16</c>.</summary>
     public string Precision { get; init; } = "fp32";
 
     /// <summary>Micro-batches per worker and step, 1 or more.</summary>
@@ -59,6 +59,9 @@ internal sealed record TrainOptions
 
     /// <summary>What applies to <c>--strategy parameter-server</c> only.</summary>
     public ServerOptions Server { get; init; } = new();
+
+    /// <summary>What applies to strategies that divide the model.</summary>
+    public ModelParallelOptions ModelParallel { get; init; } = new();
 
     /// <summary>What applies to <c>--strategy local-sgd</c> only; checked.</summary>
     public LocalSgdOptions LocalSgd { get; init; } = new();

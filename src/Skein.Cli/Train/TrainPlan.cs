@@ -6,6 +6,7 @@ using Skein.Training;
 using Skein.Training.Compression;
 using Skein.Training.Data;
 using Skein.Training.Decentralized;
+using Skein.Training.Meshes;
 using Skein.Workloads;
 
 namespace Skein.Cli.Train;
@@ -13,13 +14,17 @@ namespace Skein.Cli.Train;
 /// <summary>Checked options, with the workload's defaults filled in.</summary>
 internal sealed record TrainPlan
 {
-    private static readonly string[] Strategies = ["single", DataParallel, LocalSgdStrategy, GossipStrategy, ParameterServer];
+    private static readonly string[] Strategies =
+    [
+        "single", DataParallel, ModelParallelPlan.Sharded, ModelParallelPlan.Pipeline, ModelParallelPlan.Tensor, ModelParallelPlan.Mesh,
+        LocalSgdStrategy, GossipStrategy, ParameterServer,
+    ];
     public const string DataParallel = "ddp";
     public const string ParameterServer = "parameter-server";
     public const string LocalSgdStrategy = "local-sgd";
     public const string GossipStrategy = "gossip";
     private static readonly string[] Optimizers = ["sgd", "momentum", "adam", "adamw"];
-    private static readonly string[] Precisions = ["fp32"];
+    private static readonly string[] Precisions = ["fp32", "bf16"];
     private static readonly string[] Devices = ["cpu", "cuda"];
     private const double LargestBucketMib = 1024;
 
@@ -50,6 +55,9 @@ internal sealed record TrainPlan
     /// <summary>What a job with parameter servers agrees on; null for other strategies.</summary>
     public required JobSettings? Servers { get; init; }
 
+    /// <summary>How workers divide the model; null for other strategies.</summary>
+    public required ModelParallelPlan? ModelParallel { get; init; }
+
     /// <summary>How often workers meet; null for other strategies.</summary>
     public required LocalSgdOptions? LocalSgd { get; init; }
 
@@ -75,12 +83,13 @@ internal sealed record TrainPlan
         workload = LanguageSyntax.Apply(workload, model, options.Language);
         Hyperparameters defaults = workload.DefaultsOf(model);
         AtLeast("--workers", worldSize, 1);
+        string strategy = OneOf("strategy", options.Strategy ?? (worldSize == 1 ? "single" : DataParallel), Strategies);
         var plan = new TrainPlan
         {
             Workload = workload,
             Model = model,
             Defaults = defaults,
-            Strategy = OneOf("strategy", options.Strategy ?? (worldSize == 1 ? "single" : DataParallel), Strategies),
+            Strategy = strategy,
             WorldSize = worldSize,
             Epochs = (int)AtLeast("--epochs", options.Epochs ?? defaults.Epochs, 1),
             MaxSteps = options.MaxSteps is { } steps ? AtLeast("--max-steps", steps, 1) : null,
@@ -96,6 +105,7 @@ internal sealed record TrainPlan
             Seed = AtLeast("--seed", options.Seed, 0),
             Straggler = ParseStraggler(options.Straggler, worldSize),
             Servers = null,
+            ModelParallel = ModelParallelPlan.Create(options.ModelParallel, strategy, worldSize),
             LocalSgd = null,
             Gossip = null,
             Pushes = options.Pushes,
@@ -103,21 +113,25 @@ internal sealed record TrainPlan
             Compression = options.Compression,
         };
         CheckGiven(options, plan.Strategy);
+        plan.CheckDivision();
         return (plan.Strategy switch
         {
             ParameterServer => plan with { Servers = PlanServers(options, plan) },
             LocalSgdStrategy => plan with { LocalSgd = PlanLocalSgd(options) },
             GossipStrategy => plan with { Gossip = PlanGossip(options, worldSize) },
-            DataParallel => plan.MoveMomentum(),
+            DataParallel or ModelParallelPlan.Mesh => plan.MoveMomentum(),
             _ => plan,
-        }).CheckSplit();
+        }).CheckSplit(options);
     }
+
+    /// <summary>How many workers, or groups of workers that divide the model, share each global batch.</summary>
+    public int DataWorkers => ModelParallel?.Shape[MeshShape.Data] ?? WorldSize;
 
     /// <summary>Momentum comes before compression where only some values are sent (deep gradient compression), and then not again.</summary>
     private TrainPlan MoveMomentum()
     {
         bool sparse = Compression is not null && Compression.Rules.Specs.Any(static spec => spec.Method is CompressionMethod.TopK or CompressionMethod.RandomK);
-        return Optimizer == "momentum" && sparse && WorldSize > 1
+        return Optimizer == "momentum" && sparse && DataWorkers > 1
             ? this with { Optimizer = "sgd", Compression = Compression! with { Momentum = Momentum } }
             : this;
     }
@@ -163,25 +177,39 @@ internal sealed record TrainPlan
         }
     }
 
-    private TrainPlan CheckSplit()
+    private void CheckDivision()
+    {
+        if (ModelParallel is null) return;
+        if (ModelParallel.Shape[MeshShape.Tensor] > 1 && Workload.Choice(Model).TensorPlan is null)
+        {
+            string[] divisible = [.. Workload.Models.Where(static model => model.TensorPlan is not null).Select(static model => model.Name)];
+            throw new UsageException($"the model {Model} has no plan for tensor parallelism{(divisible.Length > 0 ? $"; {Workload.Name} has it for {string.Join(", ", divisible)}" : "")}");
+        }
+
+        if (ModelParallel.DividesModel && Workload.Evaluate is not null) throw new UsageException($"{Workload.Name} is measured on the whole model, which no worker would have: use --strategy ddp, or sharded with --zero 1 or 2");
+    }
+
+    private TrainPlan CheckSplit(TrainOptions options)
     {
         if (Strategy == "single" && WorldSize > 1)
         {
             throw new UsageException($"strategy single is one process, but there are {WorldSize} workers: use --strategy ddp, or one worker");
         }
 
-        (int share, int rest) = Math.DivRem(BatchSize, WorldSize);
+        int sharing = DataWorkers;
+        string workers = sharing == WorldSize ? $"{sharing} workers" : $"{sharing} data-parallel workers";
+        (int share, int rest) = Math.DivRem(BatchSize, sharing);
         if (rest != 0)
         {
-            string nearest = share == 0 ? $"{WorldSize}" : $"{share * WorldSize} or {(share + 1) * WorldSize}";
+            string nearest = share == 0 ? $"{sharing}" : $"{share * sharing} or {(share + 1) * sharing}";
             throw new UsageException(
-                $"a batch of {BatchSize} does not divide by {WorldSize} workers ({BatchSize} = {WorldSize} * {share} + {rest}): use --batch-size {nearest}, or another number of workers");
+                $"a batch of {BatchSize} does not divide by {workers} ({BatchSize} = {sharing} * {share} + {rest}): use --batch-size {nearest}, or another number of workers");
         }
 
         return GradientAccumulation <= share
-            ? this
+            ? this with { GradientAccumulation = ModelParallel?.MicroBatches(options.ModelParallel, GradientAccumulation, share) ?? GradientAccumulation }
             : throw new UsageException(
-                $"--gradient-accumulation is {GradientAccumulation}, but each worker has only {share} samples of a step ({BatchSize} / {WorldSize})");
+                $"--gradient-accumulation is {GradientAccumulation}, but each worker has only {share} samples of a step ({BatchSize} / {sharing})");
     }
 
     private static JobSettings PlanServers(TrainOptions options, TrainPlan plan)
@@ -200,7 +228,9 @@ internal sealed record TrainPlan
             if (owner != strategy && given is [var first, ..]) throw new UsageException($"{first} needs --strategy {owner}");
         }
 
-        if (options.Compression is not null && strategy is not (DataParallel or LocalSgdStrategy or GossipStrategy)) throw new UsageException($"--compression is {options.Compression.Rules}, which needs --strategy {DataParallel}, {LocalSgdStrategy} or {GossipStrategy}; this is {strategy}");
+        if (options.Compression is not null && strategy is not (DataParallel or ModelParallelPlan.Mesh or LocalSgdStrategy or GossipStrategy)) throw new UsageException($"--compression is {options.Compression.Rules}, which needs --strategy {DataParallel}, {ModelParallelPlan.Mesh}, {LocalSgdStrategy} or {GossipStrategy}; this is {strategy}");
+        if (options.Compression is not null && options.ModelParallel.Zero is not null) throw new UsageException($"--compression is {options.Compression.Rules}, but --zero divides the gradients that it would compress: use one of the two");
+        if (options.Precision != "fp32" && strategy is ParameterServer or LocalSgdStrategy or GossipStrategy) throw new UsageException($"--precision is {options.Precision}, which --strategy {strategy} has not: use fp32");
         if (options.Coordinator is not null && strategy != ParameterServer) throw new UsageException($"--coordinator needs --strategy {ParameterServer}");
     }
 

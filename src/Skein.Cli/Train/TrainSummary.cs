@@ -51,6 +51,12 @@ internal sealed record TrainSummary
     public double? CompressionSeconds { get; init; }
     public double? CompressionError { get; init; }
     public long? SkippedSteps { get; init; }
+    public string? Mesh { get; init; }
+    public int? Zero { get; init; }
+    public string? Schedule { get; init; }
+    public int? MicroBatches { get; init; }
+    public double? BubbleFraction { get; init; }
+    public double? TheoreticalBubbleFraction { get; init; }
     public string? Gossip { get; init; }
     public string? Topology { get; init; }
     public double? SpectralGap { get; init; }

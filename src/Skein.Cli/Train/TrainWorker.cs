@@ -3,11 +3,13 @@ using System.Text.Json;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.Training;
-using Skein.Training.Checkpointing;
 using Skein.Training.LibTorch;
+using Skein.Training.Meshes;
+using Skein.Training.Optimizers;
 using Skein.Training.ParameterServers;
 using Skein.Workloads;
 using TorchSharp;
+using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace Skein.Cli.Train;
@@ -30,10 +32,13 @@ internal static class TrainWorker
         bool aggregates = options.Server.Aggregate > 1;
         using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(
             plan.Model, plan.Seed, plan.Servers is null || aggregates ? null : static spec => new RemoteEmbedding(spec)).to(device);
-        using optim.Optimizer optimizer = CreateOptimizer(plan, model);
-        await using ProcessGroup? group = plan.Strategy is TrainPlan.DataParallel or TrainPlan.LocalSgdStrategy || (plan.Gossip is not null && !plan.Pushes) || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
+        if (plan.Precision == "bf16") model.to(ScalarType.BFloat16);
+        long parameterCount = model.parameters().Sum(static parameter => parameter.numel());
+        await using ProcessGroup? group = plan.Strategy is TrainPlan.DataParallel or TrainPlan.LocalSgdStrategy || plan.ModelParallel is not null || (plan.Gossip is not null && !plan.Pushes) || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
+        await using DeviceMesh? mesh = plan.ModelParallel is { } divided ? await DeviceMesh.CreateAsync(group!, divided.Shape) : null;
         using Strategy strategy = plan.Strategy switch
         {
+            _ when mesh is not null => ModelParallelStrategy.Create(plan, mesh, model, data.Train),
             TrainPlan.ParameterServer when aggregates => await HostAggregatedServers.JoinAsync(group!, options.Server.Aggregate, Job(options), cancellationToken),
             TrainPlan.ParameterServer => await ParameterServerStrategy.JoinAsync(Job(options), cancellationToken),
             TrainPlan.DataParallel => new DataParallel(group!, new DataParallelOptions { BucketBytes = plan.BucketBytes, Compression = plan.Compression }),
@@ -43,12 +48,13 @@ internal static class TrainWorker
             _ => new SingleProcess(),
         };
         ParameterServerStrategy? servers = strategy as ParameterServerStrategy ?? (strategy as HostAggregatedServers)?.Leader;
-        int id = strategy.Rank;
+        int id = group?.Rank ?? strategy.Rank;
+        if (id == 0 && options.Verbose && mesh is not null) Console.Error.WriteLine(mesh);
         if (id == 0 && strategy is Gossip told) GossipUsage.Announce(told, plan.Gossip!);
 
         using RunDirectory? directory = id == 0 ? RunDirectory.Create(options.RunDirectory, plan.Workload.Name) : null;
         directory?.Write("config.json", Describe(plan));
-        var trainer = new Trainer(model, optimizer, plan.Workload.Loss)
+        var trainer = new Trainer(model, parameters => CreateOptimizer(plan, parameters), plan.Workload.Loss)
         {
             Strategy = strategy,
             BatchSize = plan.BatchSize,
@@ -65,33 +71,31 @@ internal static class TrainWorker
         long bytesSent = BytesSent() - bytesBefore;
         EvaluationReport evaluation = await trainer.EvaluateAsync(data.Test, cancellationToken);
         // While the other ranks are there, which wait for this one below.
-        IReadOnlyDictionary<string, double>? metrics = strategy.Rank == 0 ? Evaluate(plan.Workload, model, data) : null;
+        IReadOnlyDictionary<string, double>? metrics = id == 0 ? Evaluate(plan.Workload, model, data) : null;
 
-        string checksum = ParameterChecksum.Agree(strategy, model);
+        string? file = plan.Workload.Language is null || directory is null ? null : Path.Combine(directory.Path, LanguageUsage.ModelFile);
+        string checksum = ParameterChecksum.Agree(strategy, model, file);
         double peak = LanguageUsage.MeasurePeak(strategy, plan.Workload, device);
         RankUsage[] usage = RankUsage.Gather(strategy, report, bytesSent);
         if (directory is not null)
         {
             foreach (RankUsage rank in usage) directory.AddMetrics(rank);
-            TrainSummary summary = Summarize(plan, group, servers is { Settings.Elastic: true }, model, report, evaluation, metrics, usage, checksum, directory.Path);
+            TrainSummary summary = Summarize(plan, group, servers is { Settings.Elastic: true }, parameterCount, report, evaluation, metrics, usage, checksum, directory.Path);
             if (plan.Compression is not null) summary = CompressionUsage.Add(summary, strategy, plan.Compression);
             if (strategy is Gossip gossip) summary = GossipUsage.Add(summary, gossip, plan.Gossip!);
             if (strategy is GossipPush push) summary = GossipUsage.Add(summary, push, plan.Gossip!);
             if (servers is not null) summary = await ServerUsage.AddAsync(summary, servers, cancellationToken);
-            if (plan.Workload.Language is not null)
-            {
-                SafeTensors.Write(Path.Combine(directory.Path, LanguageUsage.ModelFile), model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)));
-                summary = LanguageUsage.Add(summary, plan.Workload, peak);
-            }
-
+            if (plan.Workload.Language is not null) summary = LanguageUsage.Add(summary, plan.Workload, peak);
+            if (plan.ModelParallel is not null) summary = ModelParallelUsage.Add(summary, plan, strategy);
             directory.Write("summary.json", summary);
             Console.WriteLine(options.Json ? JsonSerializer.Serialize(summary, TrainSummary.Json) : summary.ForPeople());
         }
 
+        trainer.Optimizer?.Dispose();
         if (servers is not null) await servers.LeaveAsync();
         return 0;
 
-        long BytesSent() => (group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0) + ((strategy as Gossip)?.BytesSent ?? (strategy as GossipPush)?.BytesSent ?? 0);
+        long BytesSent() => (mesh?.BytesSent ?? group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0) + ((strategy as Gossip)?.BytesSent ?? (strategy as GossipPush)?.BytesSent ?? 0);
     }
 
     private static ParameterServerOptions Job(TrainOptions options) =>
@@ -113,12 +117,12 @@ internal static class TrainWorker
                     : $"--device cuda: local rank {localRank} has no GPU, since this machine has {count}; use at most {count} workers here");
     }
 
-    private static optim.Optimizer CreateOptimizer(TrainPlan plan, nn.Module model) => plan.Optimizer switch
+    private static optim.Optimizer CreateOptimizer(TrainPlan plan, IReadOnlyList<Parameter> parameters) => plan.Optimizer switch
     {
-        "sgd" => optim.SGD(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
-        "momentum" => optim.SGD(model.parameters(), plan.LearningRate, momentum: TrainPlan.Momentum, weight_decay: plan.Defaults.WeightDecay ?? 0),
-        "adam" => optim.Adam(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
-        "adamw" => optim.AdamW(model.parameters(), plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0.01),
+        "sgd" => optim.SGD(parameters, plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
+        "momentum" => optim.SGD(parameters, plan.LearningRate, momentum: TrainPlan.Momentum, weight_decay: plan.Defaults.WeightDecay ?? 0),
+        "adam" => optim.Adam(parameters, plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
+        "adamw" => new DistributedAdam(parameters, plan.LearningRate, weightDecay: plan.Defaults.WeightDecay ?? 0.01),
         _ => throw new ArgumentOutOfRangeException(nameof(plan), plan.Optimizer, "no such optimizer"),
     };
 
@@ -144,6 +148,13 @@ internal static class TrainWorker
         plan.Defaults.WeightDecay,
         plan.Precision,
         plan.GradientAccumulation,
+        Mesh = plan.ModelParallel?.Shape.ToString(),
+        Zero = plan.ModelParallel?.Zero,
+        Schedule = plan.ModelParallel?.Schedule?.ToString(),
+        plan.ModelParallel?.Split,
+        plan.ModelParallel?.SequenceParallel,
+        plan.ModelParallel?.ActivationCheckpointing,
+        plan.ModelParallel?.OffloadOptimizer,
         plan.Device,
         plan.BucketBytes,
         plan.Seed,
@@ -170,7 +181,7 @@ internal static class TrainWorker
         TrainPlan plan,
         ProcessGroup? group,
         bool elastic,
-        nn.Module model,
+        long parameterCount,
         TrainingReport report,
         EvaluationReport evaluation,
         IReadOnlyDictionary<string, double>? metrics,
@@ -189,7 +200,7 @@ internal static class TrainWorker
             Epochs = report.Epochs,
             Steps = report.Steps,
             GlobalBatchSize = plan.BatchSize,
-            ParameterCount = model.parameters().Sum(parameter => parameter.numel()),
+            ParameterCount = parameterCount,
             TrainLoss = report.TrainLoss,
             TestLoss = evaluation.Loss,
             TestAccuracy = evaluation.Accuracy,

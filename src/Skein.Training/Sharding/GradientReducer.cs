@@ -5,22 +5,27 @@ using static TorchSharp.torch;
 namespace Skein.Training.Sharding;
 
 /// <summary>
-/// Reduces units' gradients to the ranks' shards through two pieces of memory in turn, so that one can be filled while the
-/// other is under way. Not thread-safe.
+/// Reduces units' gradients to the ranks' shards, piece by piece, through little memory: a piece is the same range of all
+/// shards. In the background there are two pieces of memory in turn, so that one is filled while the other is under way. Not
+/// thread-safe.
 /// </summary>
 internal sealed class GradientReducer : IDisposable
 {
+    private const int PieceElements = 1 << 20;
+
     private readonly ProcessGroup group;
     private readonly Slot[] slots;
+    private readonly long piece;
     private int next;
 
     /// <param name="group">The ranks.</param>
-    /// <param name="longest">Elements of the largest unit.</param>
+    /// <param name="longestShard">Elements of the largest unit's shard.</param>
     /// <param name="overlap">Whether reductions run in the background.</param>
-    public GradientReducer(ProcessGroup group, long longest, bool overlap)
+    public GradientReducer(ProcessGroup group, long longestShard, bool overlap)
     {
         this.group = group;
-        slots = [.. Enumerable.Range(0, overlap ? 2 : 1).Select(_ => new Slot(checked((int)longest), checked((int)(longest / group.WorldSize))))];
+        piece = Math.Min(longestShard, PieceElements / group.WorldSize);
+        slots = [.. Enumerable.Range(0, overlap ? 2 : 1).Select(_ => new Slot((int)piece * group.WorldSize, (int)piece))];
     }
 
     /// <summary>How long the caller has waited for other ranks.</summary>
@@ -29,18 +34,10 @@ internal sealed class GradientReducer : IDisposable
     /// <summary>Begins to average a unit's gradients; <see cref="Finish()"/> ends it. All ranks reduce the same units in the same order.</summary>
     public void Start(ShardedUnit unit)
     {
-        Slot slot = slots[next];
-        next = (next + 1) % slots.Length;
-        Finish(slot);
-        using (Tensor flat = slot.Input.narrow(0, 0, unit.Length)) unit.TakeGradients(flat);
-        slot.Unit = unit;
-        long start = Stopwatch.GetTimestamp();
-        Memory<float> input = slot.InputBuffer.Memory[..(int)unit.Length], output = slot.OutputBuffer.Memory[..(int)unit.ShardLength];
-        if (slots.Length > 1) slot.Pending = group.ReduceScatterAsync<float>(input, output, ReduceOperation.Average);
-        else group.ReduceScatter<float>(input.Span, output.Span, ReduceOperation.Average);
-        WaitTime += Stopwatch.GetElapsedTime(start);
+        for (long start = 0; start < unit.ShardLength; start += piece) Start(unit, start, Math.Min(start + piece, unit.ShardLength));
+        unit.DropGradients();
         unit.IsReduced = true;
-        if (slots.Length == 1) Finish(slot);
+        if (slots.Length == 1) Finish();
     }
 
     /// <summary>Waits for what is under way, and adds it to the shards' gradients.</summary>
@@ -55,6 +52,21 @@ internal sealed class GradientReducer : IDisposable
         foreach (Slot slot in slots) slot.Dispose();
     }
 
+    private void Start(ShardedUnit unit, long from, long to)
+    {
+        Slot slot = slots[next];
+        next = (next + 1) % slots.Length;
+        Finish(slot);
+        int length = (int)(to - from);
+        Memory<float> input = slot.InputBuffer.Memory[..(length * group.WorldSize)], output = slot.OutputBuffer.Memory[..length];
+        using (Tensor copy = slot.Input.narrow(0, 0, input.Length)) unit.CopyGradients(copy, from, to);
+        (slot.Unit, slot.From, slot.Length) = (unit, from, length);
+        long start = Stopwatch.GetTimestamp();
+        if (slots.Length > 1) slot.Pending = group.ReduceScatterAsync<float>(input, output, ReduceOperation.Average);
+        else group.ReduceScatter<float>(input.Span, output.Span, ReduceOperation.Average);
+        WaitTime += Stopwatch.GetElapsedTime(start);
+    }
+
     private void Finish(Slot slot)
     {
         if (slot.Unit is not { } unit) return;
@@ -63,8 +75,8 @@ internal sealed class GradientReducer : IDisposable
         slot.Pending?.Wait();
         slot.Pending = null;
         WaitTime += Stopwatch.GetElapsedTime(start);
-        using Tensor part = slot.Output.narrow(0, 0, unit.ShardLength);
-        unit.AddGradient(part);
+        using Tensor part = slot.Output.narrow(0, 0, slot.Length);
+        unit.AddGradient(part, slot.From);
     }
 
     private sealed class Slot : IDisposable
@@ -89,6 +101,10 @@ internal sealed class GradientReducer : IDisposable
         public Tensor Output => output.Host;
 
         public ShardedUnit? Unit { get; set; }
+
+        public long From { get; set; }
+
+        public int Length { get; set; }
 
         public CollectiveHandle? Pending { get; set; }
 

@@ -20,6 +20,9 @@ internal sealed class ShardedUnit : IDisposable
     private readonly List<(Parameter Parameter, long Offset)> places = [];
     private readonly UnitMemory memory;
     private readonly Tensor ownPart;
+
+    // Kept between steps: what is freed and allocated in each of them tears the heap into pieces.
+    private readonly Tensor gradient;
     private readonly bool freesParameters;
     private readonly bool shardIsOwnPart;
     private CollectiveHandle? gathering;
@@ -62,6 +65,7 @@ internal sealed class ShardedUnit : IDisposable
         shardIsOwnPart = !freesParameters && first.dtype == ScalarType.Float32 && !(options.OffloadOptimizer && first.device_type != DeviceType.CPU);
         Tensor shard = shardIsOwnPart ? ownPart : ownPart.to(ScalarType.Float32, options.OffloadOptimizer ? CPU : first.device, copy: true);
         Shard = (Parameter)new Parameter(shard).DetachFromDisposeScope();
+        gradient = zeros_like(Shard, requires_grad: false).DetachFromDisposeScope();
         if (!freesParameters) return;
         memory.Release();
         IsGathered = false;
@@ -128,40 +132,67 @@ internal sealed class ShardedUnit : IDisposable
         Exchange();
     }
 
-    /// <summary>Moves the parameters' gradients into <paramref name="flat"/>, single precision on the host, and away from them.</summary>
-    public void TakeGradients(Tensor flat)
+    /// <summary>Copies the same range of every rank's shard out of the parameters' gradients, one after the other.</summary>
+    /// <param name="target">[ranks · (end - start)], single precision, on the host.</param>
+    /// <param name="start">Where the range begins in each shard.</param>
+    /// <param name="end">Where it ends.</param>
+    public void CopyGradients(Tensor target, long start, long end)
     {
-        flat.zero_();
+        target.zero_();
         foreach ((Parameter parameter, long offset) in places)
         {
             using Tensor? gradient = parameter.grad;
             if (gradient is null) continue;
-            using Tensor slice = flat.narrow(0, offset, parameter.numel());
-            using Tensor view = slice.view(parameter.shape);
-            view.copy_(gradient);
-            parameter.grad = null;
+            using Tensor flat = gradient.reshape(-1);
+            for (int rank = 0; rank < group.WorldSize; rank++)
+            {
+                long origin = (rank * ShardLength) + start;
+                long from = Math.Max(offset, origin), to = Math.Min(offset + parameter.numel(), origin + end - start);
+                if (from >= to) continue;
+                using Tensor source = flat.narrow(0, from - offset, to - from);
+                using Tensor place = target.narrow(0, (rank * (end - start)) + from - origin, to - from);
+                place.copy_(source);
+            }
         }
     }
 
-    /// <summary>Adds this rank's part of the reduced gradients to the shard's.</summary>
-    public void AddGradient(Tensor part)
+    /// <summary>Frees the parameters' gradients.</summary>
+    public void DropGradients()
     {
-        using Tensor? present = Shard.grad;
-        if (present is not null)
+        foreach ((Parameter parameter, _) in places) parameter.grad = null;
+    }
+
+    /// <summary>Adds reduced gradients to those of the shard, from <paramref name="start"/> on.</summary>
+    public void AddGradient(Tensor part, long start)
+    {
+        using (Tensor? present = Shard.grad)
         {
-            present.add_(part);
+            if (present is null)
+            {
+                gradient.zero_();
+                Shard.grad = gradient;
+            }
+        }
+
+        using Tensor place = gradient.narrow(0, start, part.numel());
+        if (place.device_type == DeviceType.CPU)
+        {
+            place.add_(part);
             return;
         }
 
-        using Tensor own = part.to(Shard.dtype, Shard.device, copy: true);
-        Shard.grad = own;
+        using Tensor there = part.to(place.device);
+        place.add_(there);
     }
 
     /// <summary>The parts of the shard's gradient by the parameter that they belong to.</summary>
     public IEnumerable<(Parameter Parameter, Tensor Gradient)> GradientParts()
     {
-        using Tensor? gradient = Shard.grad;
-        if (gradient is null) yield break;
+        using (Tensor? present = Shard.grad)
+        {
+            if (present is null) yield break;
+        }
+
         long start = group.Rank * ShardLength;
         foreach ((Parameter parameter, long offset) in places)
         {
@@ -187,6 +218,7 @@ internal sealed class ShardedUnit : IDisposable
 
         gathering?.AsTask().ContinueWith(static _ => { }, TaskScheduler.Default).Wait();
         Shard.Dispose();
+        gradient.Dispose();
         ownPart.Dispose();
         memory.Dispose();
     }

@@ -5,15 +5,16 @@ using static TorchSharp.torch;
 namespace Skein.Training.Sharding;
 
 /// <summary>Which parameters make up a unit, and whose forward needs them.</summary>
-/// <param name="Name">The module's name.</param>
-/// <param name="Module">The module; null where only the end of the backward pass tells that gradients are complete.</param>
-/// <param name="IsRoot">Whether the module is the whole model.</param>
+/// <param name="Name">For messages.</param>
+/// <param name="Modules">
+/// The modules: several where parameters are tied; none where only the end of the backward pass tells that gradients are complete.
+/// </param>
 /// <param name="Parameters">Of one element type and device.</param>
-internal sealed record UnitPlan(string Name, nn.Module<Tensor, Tensor>? Module, bool IsRoot, IReadOnlyList<NamedParameter> Parameters)
+internal sealed record UnitPlan(string Name, IReadOnlyList<nn.Module<Tensor, Tensor>> Modules, IReadOnlyList<NamedParameter> Parameters)
 {
     /// <summary>
-    /// The units of a model. Parameters that several of the chosen modules have, as tied embeddings are, or none of them, are
-    /// needed by the model as a whole.
+    /// The units of a model. Parameters that several of the chosen modules have, as tied embeddings are, make a unit of their own;
+    /// those that none of them has are needed by the model as a whole.
     /// </summary>
     public static IReadOnlyList<UnitPlan> Of(nn.Module model, ShardedOptions options)
     {
@@ -32,19 +33,18 @@ internal sealed record UnitPlan(string Name, nn.Module<Tensor, Tensor>? Module, 
         }
 
         var plan = new List<UnitPlan>();
-        NamedParameter[] all = [.. model.named_parameters().Select(static entry => new NamedParameter(entry.name, entry.parameter))];
-        foreach (IGrouping<int, NamedParameter> unit in all.GroupBy(entry => owners.GetValueOrDefault(entry.Parameter) is [int only] ? only : -1))
+        IEnumerable<NamedParameter> all = model.named_parameters().Select(static entry => new NamedParameter(entry.name, entry.parameter));
+        // Frozen parameters have no gradients, but are divided as well.
+        foreach (IGrouping<(string Owners, ScalarType, string), NamedParameter> unit in all.GroupBy(entry =>
+            (string.Join(',', owners.GetValueOrDefault(entry.Parameter, [])), Checked(entry), entry.Parameter.device.ToString())))
         {
-            bool isRoot = unit.Key < 0;
-            (string name, nn.Module module) = isRoot ? ("the model", model) : chosen[unit.Key];
-            // Frozen parameters have no gradients, but are divided as well.
-            foreach (IGrouping<(ScalarType, string), NamedParameter> kind in unit.GroupBy(static entry => (Checked(entry), entry.Parameter.device.ToString())))
-            {
-                plan.Add(new UnitPlan(name, module as nn.Module<Tensor, Tensor>, isRoot, [.. kind]));
-            }
+            List<int> those = owners.GetValueOrDefault(unit.First().Parameter, []);
+            plan.Add(those.Count > 0
+                ? new UnitPlan(string.Join(" and ", those.Select(index => chosen[index].Name)), [.. those.Select(index => (nn.Module<Tensor, Tensor>)chosen[index].Module)], [.. unit])
+                : new UnitPlan("the model", model is nn.Module<Tensor, Tensor> mapping ? [mapping] : [], [.. unit]));
         }
 
-        if (options.Stage == ZeroStage.Parameters && plan.Any(static unit => unit.Module is null))
+        if (options.Stage == ZeroStage.Parameters && plan.Any(static unit => unit.Modules.Count == 0))
         {
             throw new NotSupportedException($"the model is a {model.GetType().Name}, whose forward does not map one tensor to one, so that nothing tells when its own parameters are needed: use stage 2, or let ShardedOptions.Units name modules that do and have all parameters");
         }

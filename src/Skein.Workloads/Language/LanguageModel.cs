@@ -1,3 +1,4 @@
+using Skein.Training.TensorParallelism;
 using static TorchSharp.torch;
 
 namespace Skein.Workloads.Language;
@@ -45,7 +46,7 @@ internal static class LanguageModel
         {
             LanguageOptions chosen = Fill(options);
             GptConfiguration shape = Shape(TextTokenizer.Create(chosen.Tokenizer!).Vocabulary, chosen.Context!.Value);
-            return new ModelChoice(Name, _ => new Gpt(shape), Defaults, shape.FlopsPerToken);
+            return new ModelChoice(Name, _ => new Gpt(shape), Defaults, shape.FlopsPerToken, _ => TensorParallelPlan.Transformer(shape.Heads));
         }
     }
 }

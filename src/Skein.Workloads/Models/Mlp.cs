@@ -5,8 +5,8 @@ namespace Skein.Workloads.Models;
 /// <summary>Linear layers with ReLU between them.</summary>
 internal static class Mlp
 {
-    /// <summary>A network from the first width to the last: [n, widths[0]] to [n, widths[^1]].</summary>
-    internal static nn.Module<Tensor, Tensor> Create(params ReadOnlySpan<int> widths)
+    /// <summary>The layers of a network from the first width to the last: [n, widths[0]] to [n, widths[^1]].</summary>
+    internal static IReadOnlyList<nn.Module<Tensor, Tensor>> Layers(params ReadOnlySpan<int> widths)
     {
         var layers = new List<nn.Module<Tensor, Tensor>>();
         for (int i = 1; i < widths.Length; i++)
@@ -15,6 +15,6 @@ internal static class Mlp
             layers.Add(nn.Linear(widths[i - 1], widths[i]));
         }
 
-        return nn.Sequential(layers);
+        return layers;
     }
 }

@@ -43,8 +43,8 @@ public sealed class TwoTower : nn.Module<Tensor, Tensor>
             Table("departments", shape.Departments, SmallDimension),
             Table("lecture-ages", shape.LectureAges, SmallDimension),
             Table("services", shape.Services, SmallDimension));
-        userTower = Mlp.Create(dimension + SmallDimension, 2 * dimension, dimension);
-        itemTower = Mlp.Create(dimension + (3 * SmallDimension), 2 * dimension, dimension);
+        userTower = nn.Sequential(Mlp.Layers(dimension + SmallDimension, 2 * dimension, dimension));
+        itemTower = nn.Sequential(Mlp.Layers(dimension + (3 * SmallDimension), 2 * dimension, dimension));
         userBiases = embedding(new("user-biases", shape.Users, 1, 0));
         itemBiases = embedding(new("item-biases", shape.Items, 1, 0));
         RegisterComponents();

@@ -7,6 +7,8 @@ internal static unsafe partial class Posix
 {
     private const int DiscardAdvice = 4;
     private const int HugePageAdvice = 14;
+    private const int MappingThreshold = -3;
+    private const int MostMappings = -4;
     private const int FutexWait = 0;
     private const int FutexWake = 1;
 
@@ -30,6 +32,23 @@ internal static unsafe partial class Posix
         if (OperatingSystem.IsLinux()) _ = madvise(address, length, DiscardAdvice);
     }
 
+    public static void TrimHeap() => WithGlibc(static () => malloc_trim(0));
+
+    /// <summary>Blocks of so many bytes get a mapping of their own, which ends when they are freed.</summary>
+    public static void MapBlocksFrom(int bytes) => WithGlibc(() => mallopt(MappingThreshold, bytes) + mallopt(MostMappings, 1 << 16));
+
+    private static void WithGlibc(Func<int> call)
+    {
+        try
+        {
+            _ = call();
+        }
+        catch (EntryPointNotFoundException)
+        {
+            // Another C library, which decides for itself.
+        }
+    }
+
     /// <summary>Sleeps while <c>*word == expected</c>, for <paramref name="milliseconds"/> at most.</summary>
     public static void Sleep(int* word, int expected, int milliseconds)
     {
@@ -46,6 +65,12 @@ internal static unsafe partial class Posix
 
     [LibraryImport("libc")]
     private static partial int madvise(void* address, nuint length, int advice);
+
+    [LibraryImport("libc")]
+    private static partial int malloc_trim(nuint padding);
+
+    [LibraryImport("libc")]
+    private static partial int mallopt(int parameter, int value);
 
     [LibraryImport("libc")]
     private static partial nint syscall(nint number, int* word, int operation, int value, TimeSpec* timeout, int* word2, int value3);

@@ -1,0 +1,22 @@
+using Skein.Training;
+
+namespace Skein.Cli.Train;
+
+/// <summary>What a summary says of workers that divide the model.</summary>
+internal static class ModelParallelUsage
+{
+    public static TrainSummary Add(TrainSummary summary, TrainPlan plan, Strategy strategy)
+    {
+        ModelParallelPlan divided = plan.ModelParallel!;
+        var pipeline = strategy as PipelineParallel;
+        return summary with
+        {
+            Mesh = divided.Shape.ToString(),
+            Zero = (int?)divided.Zero,
+            Schedule = divided.Schedule?.ToString(),
+            MicroBatches = divided.Schedule is null ? null : plan.GradientAccumulation,
+            BubbleFraction = pipeline?.BubbleFraction,
+            TheoreticalBubbleFraction = pipeline?.TheoreticalBubbleFraction,
+        };
+    }
+}
