@@ -56,6 +56,14 @@ internal static class CommandLine
         return value >= 1 ? value : throw new UsageException($"{option.Name} is {value}: give a whole number from 1");
     }
 
+    /// <summary>The value of an option that counts something of which there may be nothing.</summary>
+    /// <exception cref="UsageException">It is below 0.</exception>
+    public static int NotNegative(ParseResult parsed, Option<int> option)
+    {
+        var value = parsed.GetValue(option);
+        return value >= 0 ? value : throw new UsageException($"{option.Name} is {value}: give a whole number from 0");
+    }
+
     // .NET appends the name of the parameter, which says nothing to who typed a command.
     public static string Describe(Exception error) =>
         error is ArgumentException { ParamName: { } name } ? error.Message.Replace($" (Parameter '{name}')", "", StringComparison.Ordinal) : error.Message;

@@ -47,6 +47,17 @@ internal static class LaunchCommand
         HelpName = "TIME",
     };
 
+    private static readonly Option<bool> TolerateLosses = new("--tolerate-losses")
+    {
+        Description = "Go on when ranks other than 0 fail, for programs that outlive it (stochastic gradient push)",
+    };
+
+    private static readonly Option<int> Restarts = new("--restarts")
+    {
+        Description = "With --tolerate-losses, how many times in all this node starts failed ranks again",
+        HelpName = "N",
+    };
+
     private static readonly Argument<string[]> Program = new("PROGRAM")
     {
         Description = "The program and its arguments, after --",
@@ -58,7 +69,7 @@ internal static class LaunchCommand
     {
         var command = new Command("launch", "Starts a program as N ranks, and ends all when one fails")
         {
-            Processes, Nodes, NodeRank, Rendezvous, EmulateBandwidth, EmulateLatency, Program,
+            Processes, Nodes, NodeRank, Rendezvous, TolerateLosses, Restarts, EmulateBandwidth, EmulateLatency, Program,
         };
         command.SetAction(RunAsync);
         return command;
@@ -91,6 +102,10 @@ internal static class LaunchCommand
             throw new UsageException($"--nodes is {nodes}: give --rendezvous HOST:PORT too, where node 0 is reached by the others");
         }
 
+        var tolerates = parsed.GetValue(TolerateLosses);
+        var restarts = CommandLine.NotNegative(parsed, Restarts);
+        if (restarts > 0 && !tolerates) throw new UsageException($"--restarts is {restarts}, which needs --tolerate-losses: without it the first failure ends the job");
+
         // Only the job's own settings: under srun this process has a rank, which is not that of a worker.
         var settings = LauncherEnvironment.Read(
             name => name.StartsWith("SKEIN_", StringComparison.Ordinal) ? Environment.GetEnvironmentVariable(name) : null);
@@ -106,6 +121,9 @@ internal static class LaunchCommand
             Secret = settings.Secret,
             Timeout = settings.Timeout,
             RunDirectory = parsed.GetValue(CommonOptions.RunDirectory),
+            SurvivesLossOf = rank => tolerates && rank != 0,
+            Restarts = restarts,
+            LossSurvived = CommandLine.Report,
             Environment = ReadEmulation(parsed),
         };
     }

@@ -37,8 +37,16 @@ internal static class TrainCommand
             if (options.Workers > 1) throw new UsageException($"--workers is {options.Workers}, but only one worker joins a running job at a time: start skein train once for each");
         }
 
-        return options.Workers == 1 ? WorkAsync(options, 1) : LaunchAsync(options, launch => plan.Pushes ? launch with { SurvivesLossOf = static rank => rank != 0 } : launch);
+        return options.Workers == 1 ? WorkAsync(options, 1) : LaunchAsync(options, launch => plan.Pushes ? Tolerant(launch, options.Restarts) : launch);
     }
+
+    /// <summary>Workers that push outlive the loss of any but rank 0, which itself says who was lost and who is back.</summary>
+    private static LaunchOptions Tolerant(LaunchOptions launch, int restarts) => launch with
+    {
+        SurvivesLossOf = static rank => rank != 0,
+        Restarts = restarts,
+        LossSurvived = CommandLine.Report,
+    };
 
     private static bool JoinsRunningJob(TrainOptions options) =>
         (options.Coordinator ?? Environment.GetEnvironmentVariable(ParameterServerOptions.CoordinatorVariable)) is { Length: > 0 };

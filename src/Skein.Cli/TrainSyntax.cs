@@ -25,6 +25,8 @@ internal static class TrainSyntax
     private static readonly Option<string?> Coordinator = Text("--coordinator", "HOST:PORT", "Join the job with parameter servers that this coordinator leads [default: SKEIN_COORDINATOR, else a new job]");
     private static readonly Option<string?> Straggler = Text("--straggler", "RANK:FACTOR", "Make that rank's computation last FACTOR times as long, for experiments");
 
+    private static readonly Option<int> Restarts = new("--restarts") { HelpName = "N", Description = "With --gossip push, how many times in all lost workers are started again [default: 0]" };
+
     public static Command Create()
     {
         var command = CreateCommon();
@@ -36,7 +38,7 @@ internal static class TrainSyntax
     {
         Workload, Strategy, Workers, Epochs, MaxSteps, BatchSize, Optimizer, LearningRate, Model, Precision,
         GradientAccumulation, Device, Transport, Algorithm, BucketMib,
-        Coordinator, Straggler,
+        Coordinator, Straggler, Restarts,
     };
 
     public static TrainOptions Read(ParseResult parsed)
@@ -74,6 +76,7 @@ internal static class TrainSyntax
             },
             Coordinator = parsed.GetValue(Coordinator),
             Straggler = parsed.GetValue(Straggler),
+            Restarts = CommandLine.NotNegative(parsed, Restarts),
             Seed = parsed.GetValue(CommonOptions.Seed),
             RunDirectory = parsed.GetValue(CommonOptions.RunDirectory),
             Json = parsed.GetValue(CommonOptions.Json),

@@ -15,8 +15,9 @@ namespace Skein.Training;
 /// </summary>
 /// <remarks>
 /// A rank that is lost takes its mass with it, and the others go on without it; rank 0, where all meet in the end, has to
-/// stay. After a fit <see cref="Rank"/> and <see cref="WorldSize"/> count those that finished, who have the same parameters.
-/// A step's loss is that of this rank's samples, before the update. Not deterministic. Not thread-safe.
+/// stay. A process that is started again for a lost rank comes into the first fit at rank 0's step, with rank 0's model and
+/// half of its x and w, so that the sums over the living stay what they were; its optimizer begins anew. After a fit
+/// <see cref="Rank"/> and <see cref="WorldSize"/> count those that finished, who have the same parameters. A step's loss is that of this rank's samples, before the update. One for each process. Not deterministic. Not thread-safe.
 /// </remarks>
 public sealed class GossipPush : Strategy
 {
@@ -33,13 +34,16 @@ public sealed class GossipPush : Strategy
     private PushReceiver? receiver;
     private PushSender? sender;
     private Meeting? meeting;
+    private MeetingHost? host;
     private float[] own = [];
     private float[] change = [];
     private int[] finished;
     private float lastLoss;
     private long steps;
+    private long firstStep;
     private int stepsWithLittle;
     private long littleSince;
+    private bool comesBack;
     private volatile bool training;
     private volatile bool anyLost;
 
@@ -67,6 +71,9 @@ public sealed class GossipPush : Strategy
     /// <summary>Σ w at the end of the last fit: as many as there are ranks, as long as none was lost. NaN before.</summary>
     public double Weight { get; private set; } = double.NaN;
 
+    /// <summary>How many times a lost rank has come back, as rank 0 counts; 0 on the others.</summary>
+    public int Restarts => host?.Restarts ?? 0;
+
     /// <summary>Takes this process's place in a job whose store <paramref name="place"/> names. Does not wait for the other ranks.</summary>
     /// <exception cref="ArgumentException">There is no such graph, or an option does not fit.</exception>
     /// <exception cref="SkeinException">The store was not reached, or this process cannot listen.</exception>
@@ -79,38 +86,49 @@ public sealed class GossipPush : Strategy
         return new GossipPush(await PushNetwork.JoinAsync(place, cancellationToken).ConfigureAwait(false), options);
     }
 
-    /// <summary>Waits for all ranks, checks that they have the same model, and overwrites its parameters and buffers by those of rank 0.</summary>
+    /// <summary>
+    /// Waits for all ranks, checks that they have the same model, and overwrites its parameters and buffers by those of rank 0.
+    /// For a rank that was lost and is back: waits until rank 0 lets it in, after its next step.
+    /// </summary>
     /// <exception cref="InvalidOperationException">The ranks' models differ, or another model is attached already.</exception>
+    /// <exception cref="RendezvousException">This rank came back when training had ended.</exception>
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
         if (ReferenceEquals(this.model, model)) return;
-        if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one GossipPush for each model");
+        if (this.model is not null) throw new InvalidOperationException("another model is attached already; a GossipPush trains one");
         parameters = new FlatParameters(model);
         own = parameters.NewVector();
         change = parameters.NewVector();
         sum = new PushSum(own);
         receiver = new PushReceiver(network, sum);
         sender = new PushSender(network, sum, step => options.Topology.OutNeighbour(network.Rank, step, network.WorldSize, neighbours));
-        int longest = Math.Max(FinalAverage.MaximumLength(parameters.Length, network.WorldSize), ModelState.Length(ModelState.Of(model)) + 1);
+        int longest = Math.Max(FinalAverage.MaximumLength(parameters.Length, network.WorldSize), ModelState.MaximumLength(model));
         longest = Math.Max(longest, checked((1 << 20) + (network.WorldSize * network.WorldSize * sizeof(long))));
-        MeetingHost? host = network.Rank == 0 ? new MeetingHost(network, longest) : null;
+        host = network.Rank == 0 ? new MeetingHost(network, longest) : null;
         meeting = host;
         network.Accept(parameters.Length, (hello, socket) => hello.Kind == PushLinkKind.Push
-            ? receiver.ServeAsync(hello.Rank, socket)
-            : host?.ServeAsync(hello.Rank, socket) ?? throw new InvalidDataException($"rank {hello.Rank} wants to meet at rank {network.Rank}, but all meet at rank 0"));
+            ? receiver.ServeAsync(hello.Rank, hello.Incarnation, socket)
+            : host?.ServeAsync(hello.Rank, hello.Incarnation, socket) ?? throw new InvalidDataException($"rank {hello.Rank} wants to meet at rank {network.Rank}, but all meet at rank 0"));
         meeting ??= MeetingGuest.JoinAsync(network, longest, CancellationToken.None).GetAwaiter().GetResult();
-        ModelState.Unify(meeting, model);
+        Admission? admission = ModelState.Unify(meeting, model);
         parameters.Read(own);
-        sum.Begin(own);
+        sum.Begin(own, admission?.Weight ?? 1);
+        firstStep = steps = admission?.Step ?? 0;
+        // The others wait for who was let in at the end, even when no step is left.
+        if (admission is not null) training = comesBack = anyLost = true;
         this.model = model;
     }
+
+    /// <inheritdoc/>
+    protected internal override long FirstStep => firstStep;
 
     /// <inheritdoc/>
     protected internal override StepOutcome ComputeGradients(StepBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
         training = true;
+        comesBack = false;
         meeting!.ThrowIfLost();
         if (batch.StopRequested) meeting.RequestStop();
         if (batch.LocalSize > 0) lastLoss = batch.RunBackward((double)batch.GlobalSize / batch.LocalSize, static (loss, _) => loss.backward());
@@ -133,6 +151,7 @@ public sealed class GossipPush : Strategy
         if (anyLost) TakeCareOfLittle();
         sum.Fold(own);
         parameters.Write(own);
+        if (host is { IsAsked: true }) host.Admit(Welcome);
         CommunicationTime += Stopwatch.GetElapsedTime(start);
     }
 
@@ -141,6 +160,8 @@ public sealed class GossipPush : Strategy
     {
         if (!training) return;
         long start = Stopwatch.GetTimestamp();
+        (firstStep, comesBack) = (0, false);
+        host?.Close(ModelState.TooLate("rank 0 had ended its first fit when this rank came back, which is too late to take part; the others go on without it"));
         sender!.Drain();
         WaitForMessages();
         double weight = sum!.TakeAll(own);
@@ -157,6 +178,7 @@ public sealed class GossipPush : Strategy
     /// <inheritdoc/>
     protected internal override void SynchronizeBuffers()
     {
+        CheckFitted();
         Tensor[] buffers = [.. model!.buffers()];
         ModelState.Write(buffers, meeting!.Round("taking over rank 0's buffers", [], _ => ModelState.Read(buffers)));
     }
@@ -164,6 +186,7 @@ public sealed class GossipPush : Strategy
     /// <inheritdoc/>
     protected internal override void Sum(Span<double> values)
     {
+        CheckFitted();
         int length = values.Length;
         byte[] answer = meeting!.Round("a sum", MemoryMarshal.AsBytes(values).ToArray(), all =>
         {
@@ -198,6 +221,19 @@ public sealed class GossipPush : Strategy
         base.Dispose(disposing);
     }
 
+    private (byte[] Answer, bool Admitted) Welcome(int peer, byte[] fingerprint)
+    {
+        (byte[] answer, bool admitted) = ModelState.Welcome(model!, peer, fingerprint, () => new Admission(steps, sum!.GiveHalf()));
+        if (admitted) network.Options.Logger.LogWarning("rank {Peer} is back, from step {Step} on", peer, steps + 1);
+        return (answer, admitted);
+    }
+
+    /// <summary>What this rank would bring to a round now would be taken for something else by the others, who train.</summary>
+    private void CheckFitted()
+    {
+        if (comesBack) throw new InvalidOperationException($"rank {network.Rank} came back into a fit that is under way, so that the fit has to be what its program does first with the strategy");
+    }
+
     /// <summary>Those who were lost may have taken so much that no one who is left has enough to share.</summary>
     private void TakeCareOfLittle()
     {
@@ -214,16 +250,21 @@ public sealed class GossipPush : Strategy
         int peers = network.WorldSize;
         byte[] answer = meeting!.Round("the end of training", MemoryMarshal.AsBytes(sender!.Delivered).ToArray(), all =>
         {
-            var table = new long[peers * peers];
+            var table = new Delivery[peers * peers];
             for (int peer = 0; peer < peers; peer++)
             {
-                if (all[peer] is { } bytes) MemoryMarshal.Cast<byte, long>(bytes).CopyTo(table.AsSpan(peer * peers, peers));
+                if (all[peer] is { } bytes) MemoryMarshal.Cast<byte, Delivery>(bytes).CopyTo(table.AsSpan(peer * peers, peers));
             }
 
             return MemoryMarshal.AsBytes(table.AsSpan()).ToArray();
         });
-        ReadOnlySpan<long> delivered = MemoryMarshal.Cast<byte, long>(answer);
-        for (int peer = 0; peer < peers; peer++) receiver!.WaitFor(peer, delivered[(peer * peers) + network.Rank]);
+        ReadOnlySpan<Delivery> table = MemoryMarshal.Cast<byte, Delivery>(answer);
+        for (int peer = 0; peer < peers; peer++)
+        {
+            Delivery here = table[(peer * peers) + network.Rank];
+            // What went to a process of this rank that was lost will not come.
+            if (here.Incarnation == network.Incarnation) receiver!.WaitFor(peer, here.Count);
+        }
     }
 
     private void Report(int peer)

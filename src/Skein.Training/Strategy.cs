@@ -51,6 +51,9 @@ public abstract class Strategy : IDisposable
         return model.call(features);
     }
 
+    /// <summary>At which step of the next fit this rank begins, from 0: a later one where it comes into a fit that is under way. Known once a model is attached.</summary>
+    protected internal virtual long FirstStep => 0;
+
     /// <summary>The steps of an epoch, and which of its samples this rank takes in each. By default every rank takes part in every global batch.</summary>
     /// <param name="sampler">Set to the epoch.</param>
     protected internal virtual IEnumerable<SampleRange> Samples(DistributedSampler sampler)

@@ -32,12 +32,15 @@ public sealed class TensorParallel : ReplicaStrategy
     private IReadOnlyList<Parameter> optimized = [];
     private ReplicatedGradients? replicated;
 
+    // For an inner strategy that leaves gradients in pieces of its own: until they are the same on all ranks, it gets none.
+    private IDisposable? pause;
+
     /// <summary>Divides a model among the ranks of <paramref name="group"/>, which stays the caller's to dispose, after this.</summary>
     /// <param name="group">The ranks that hold one copy of the model; they see the same samples.</param>
     /// <param name="plan">What becomes of its modules.</param>
     /// <param name="inner">
-    /// How copies of the model share the samples, among ranks that hold the same part: for example <see cref="DataParallel"/> over the data dimension
-    /// of a mesh. This strategy's to dispose. Null: there is one copy.
+    /// How copies of the model share the samples, among ranks that hold the same part: <see cref="DataParallel"/> or
+    /// <see cref="ShardedDataParallel"/> over the data dimension of a mesh. This strategy's to dispose. Null: there is one copy.
     /// </param>
     public TensorParallel(ProcessGroup group, TensorParallelPlan plan, ReplicaStrategy? inner = null)
     {
@@ -86,12 +89,9 @@ public sealed class TensorParallel : ReplicaStrategy
         inner.Attach(model);
         if (inner is DataParallel { Compression: not null }) throw new NotSupportedException("a rank skips a step when its compressed gradients are not finite, but the ranks that divide a model have to step together: use DataParallel without compression inside of TensorParallel");
         optimized = inner.OptimizedParameters(model);
-        if (!optimized.Select(static parameter => parameter.numel()).SequenceEqual(trainable.Select(static parameter => parameter.numel())))
-        {
-            throw new NotSupportedException($"{inner.GetType().Name} updates other pieces than the model's parameters, so that those which every rank has whole could drift apart: use DataParallel inside of TensorParallel");
-        }
-
-        replicated = new ReplicatedGradients(collectives, trainable.Zip(optimized)
+        bool wholeParameters = optimized.Select(static parameter => parameter.numel()).SequenceEqual(trainable.Select(static parameter => parameter.numel()));
+        if (!wholeParameters) pause = inner.NoSync();
+        replicated = new ReplicatedGradients(collectives, trainable.Zip(wholeParameters ? optimized : trainable)
             .Where(pair => !partitioned.IsDivided(pair.First))
             .Select(pair => (pair.Second, partitioned.IsSliced(pair.First))));
         this.model = model;
@@ -136,13 +136,8 @@ public sealed class TensorParallel : ReplicaStrategy
     /// <inheritdoc/>
     protected internal override double ClipGradients(IReadOnlyList<Parameter> parameters, double maxNorm)
     {
-        ArgumentNullException.ThrowIfNull(parameters);
         double norm = Math.Sqrt(SquaredGradientNorm(static _ => 1));
-        // As torch.nn.utils.clip_grad_norm_ has it.
-        double scale = maxNorm / (norm + 1e-6);
-        if (scale >= 1) return norm;
-        using var scope = NewDisposeScope();
-        foreach (Parameter parameter in parameters) parameter.grad?.mul_(scale);
+        ScaleGradients(parameters, norm, maxNorm);
         return norm;
     }
 
@@ -211,24 +206,38 @@ public sealed class TensorParallel : ReplicaStrategy
         base.Dispose(disposing);
     }
 
-    // After the inner strategy: sums over the two dimensions may come in either order, but where its communication overlaps the backward
-    // pass it has the gradients before. Any rank's wish to stop is known to its copies by then, and here to the ranks of each.
+    // Sums over the two dimensions may come in either order. After the inner strategy where that leaves gradients of parameters: it may
+    // overlap its communication with the backward pass, and has them before. Any rank's wish to stop is known to its copies by then, and
+    // here to the ranks of each.
     private protected override StepOutcome Agree(float loss, bool stop)
     {
         if (model is null) throw new InvalidOperationException("no model is attached; call Attach before the first step");
         failure.ThrowIfAny();
-        StepOutcome outcome = inner.Synchronize(loss, stop);
-        if (group.WorldSize > 1)
+        StepOutcome outcome;
+        if (pause is null)
         {
-            using var noGradient = no_grad();
-            replicated!.Synchronize();
-            Span<int> wanted = [outcome.Stop ? 1 : 0];
-            group.AllReduce(wanted, ReduceOperation.Max);
-            outcome = outcome with { Stop = wanted[0] != 0 };
+            outcome = inner.Synchronize(loss, stop);
+            SynchronizeReplicated();
+        }
+        else
+        {
+            SynchronizeReplicated();
+            pause.Dispose();
+            outcome = inner.Synchronize(loss, stop);
+            pause = inner.NoSync();
         }
 
+        Span<int> wanted = [outcome.Stop ? 1 : 0];
+        group.AllReduce(wanted, ReduceOperation.Max);
         CommunicationTime = collectives.Time + inner.CommunicationTime;
-        return outcome;
+        return outcome with { Stop = wanted[0] != 0 };
+    }
+
+    private void SynchronizeReplicated()
+    {
+        if (group.WorldSize == 1) return;
+        using var noGradient = no_grad();
+        replicated!.Synchronize();
     }
 
     // Else what is whole on every rank would drop other elements on each of them, and be no longer the same.

@@ -153,10 +153,12 @@ public sealed class Trainer
         OwnShare? share = Partition is null ? null : new OwnShare(Partition, data, Strategy.Rank, Strategy.WorldSize, Seed);
         var history = new LossHistory(TrainingReport.LossHistoryLimit);
         var batch = new StepBatch(model.call, Input, Loss(), data, Device, GradientAccumulation) { Slowdown = Slowdown };
-        long steps = 0, samples = 0, epochSamples = 0;
+        long steps = Strategy.FirstStep, samples = 0, epochSamples = 0;
         double epochLoss = 0, trainLoss = double.NaN;
-        int epoch = 0, passes = 0;
+        int epoch = (int)(steps / sampler.BatchesPerEpoch), passes = epoch;
+        int skipped = (int)(steps % sampler.BatchesPerEpoch);
         bool stopped = false;
+        for (long step = 0; step < steps; step++) Scheduler?.step();
         TimeSpan communicationAtStart = Strategy.CommunicationTime;
         using var collection = new CollectionPoint();
         long start = Stopwatch.GetTimestamp();
@@ -166,7 +168,7 @@ public sealed class Trainer
             sampler.SetEpoch(epoch);
             using Tensor order = tensor(share?.Arrange(sampler) ?? sampler.Order.ToArray());
             (epochLoss, epochSamples) = (0, 0);
-            foreach (SampleRange range in Strategy.Samples(sampler))
+            foreach (SampleRange range in Strategy.Samples(sampler).Skip(skipped))
             {
                 batch.MoveTo(order, (range.Start, range.Count), range.GlobalBatchSize);
                 batch.StopRequested = cancellationToken.IsCancellationRequested;
@@ -179,6 +181,7 @@ public sealed class Trainer
                 if (stopped || steps == MaxSteps) break;
             }
 
+            skipped = 0;
             // A worker that the last epoch left nothing for tells the loss of the one before.
             if (epochSamples > 0) trainLoss = epochLoss / epochSamples;
             if (epochSamples == data.Count || (!stopped && steps != MaxSteps)) passes++;

@@ -18,7 +18,7 @@ public sealed record TrainingReport
     /// <summary>How many losses <see cref="LossHistory"/> keeps.</summary>
     public const int LossHistoryLimit = 10_000;
 
-    /// <summary>The number of optimizer steps.</summary>
+    /// <summary>The number of optimizer steps, with those of the others before this rank came into the fit.</summary>
     public required long Steps { get; init; }
 
     /// <summary>The number of whole epochs.</summary>

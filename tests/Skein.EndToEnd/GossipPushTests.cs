@@ -36,6 +36,59 @@ public sealed class GossipPushTests : IDisposable
     }
 
     [Fact]
+    public async Task A_worker_that_is_killed_twice_comes_back_and_training_is_as_good()
+    {
+        const string Epochs = "200";
+        double undisturbed;
+        await using (var job = await StartAsync(Epochs)) undisturbed = (await TrainingResult.OfAsync(job)).GetProperty("test_loss").GetDouble();
+        await using (var job = await StartAsync(Epochs, "--restarts", "2"))
+        {
+            var first = Worker(job, 2);
+            SkeinProcess.Signal(first, SkeinProcess.Kill);
+            SkeinProcess.Signal(await WorkerAfterAsync(job, first, 2), SkeinProcess.Kill);
+
+            // Only ranks that all agree on the parameters come to a result.
+            var result = await TrainingResult.OfAsync(job);
+            Assert.Equal(4, result.GetProperty("world_size").GetInt32());
+            // The second process was killed before it was let in.
+            Assert.Equal(1, result.GetProperty("restarts").GetInt32());
+            Assert.InRange(result.GetProperty("test_accuracy").GetDouble(), 0.95, 1);
+            Assert.InRange(result.GetProperty("test_loss").GetDouble(), 0, undisturbed + 0.04);
+            Assert.Equal(4, TrainingResult.RankSamples(Path.Combine(directory, "run")).Length);
+            foreach (var message in new[]
+            {
+                "skein: rank 2 was ended by signal 9 (SIGKILL), and is started again (1 of 2)",
+                "skein: rank 2 was ended by signal 9 (SIGKILL), and is started again (2 of 2)",
+                "skein: warning: rank 2 was lost; the others go on without it",
+            })
+            {
+                Assert.Contains(message, job.Errors);
+            }
+
+            Assert.Single(job.Errors, static line => line.StartsWith("skein: warning: rank 2 is back, from step ", StringComparison.Ordinal));
+            await job.NothingLeftAsync(Prompt);
+        }
+    }
+
+    [Fact]
+    public async Task A_program_that_was_launched_outlives_losses_too()
+    {
+        var run = Path.Combine(directory, "run");
+        await using var job = SkeinProcess.Start(
+        [
+            "launch", "-n", "3", "--tolerate-losses", "--restarts", "1", "--run-dir", run, "--",
+            "dotnet", SkeinProcess.Program, "train", "digits", "--strategy", "gossip", "--gossip", "push", "--batch-size", "48", "--epochs", "200", "--json",
+        ]);
+        await TrainsAsync(run);
+        SkeinProcess.Signal(Worker(job, 1), SkeinProcess.Kill);
+        Assert.Equal(0, await job.ExitAsync());
+        var result = TrainingResult.Parse(job.Output.Last(static line => line.StartsWith("[0] {", StringComparison.Ordinal))[4..]);
+        Assert.Equal((3, 1), (result.GetProperty("world_size").GetInt32(), result.GetProperty("restarts").GetInt32()));
+        Assert.Contains("skein: rank 1 was ended by signal 9 (SIGKILL), and is started again (1 of 1)", job.Errors);
+        await job.NothingLeftAsync(Prompt);
+    }
+
+    [Fact]
     public async Task A_killed_rank_0_ends_the_job()
     {
         await using var job = await StartAsync("1000000");
@@ -60,6 +113,8 @@ public sealed class GossipPushTests : IDisposable
     [InlineData("skein: --consensus-step needs --compression, which --gossip push has not", "--strategy", "gossip", "--gossip", "push", "--consensus-step", "0.5")]
     [InlineData("skein: --transport is shm: --gossip push uses tcp", "--strategy", "gossip", "--gossip", "push", "--transport", "shm")]
     [InlineData("skein: --gossip needs --strategy gossip", "--strategy", "ddp", "--gossip", "push")]
+    [InlineData("skein: --restarts is 2, which needs --strategy gossip --gossip push, whose workers can come back", "--strategy", "gossip", "--restarts", "2")]
+    [InlineData("skein: --restarts is -1: give a whole number from 0", "--strategy", "gossip", "--gossip", "push", "--restarts", "-1")]
     public async Task What_does_not_fit_is_one_line(string message, params string[] options)
     {
         var (code, output, errors) = await SkeinProcess.RunAsync(["train", "digits", "--workers", "4", "--batch-size", "48", .. options]);
@@ -68,18 +123,40 @@ public sealed class GossipPushTests : IDisposable
         Assert.Empty(output);
     }
 
-    private static void Kill(SkeinProcess job, int rank) =>
-        SkeinProcess.Signal(job.Descendants.Single(id => SkeinProcess.Environ(id).Contains($"RANK={rank}")), SkeinProcess.Kill);
+    private static void Kill(SkeinProcess job, int rank) => SkeinProcess.Signal(Worker(job, rank), SkeinProcess.Kill);
+
+    private static int Worker(SkeinProcess job, int rank) => job.Descendants.Single(id => SkeinProcess.Environ(id).Contains($"RANK={rank}"));
+
+    /// <summary>The process that has taken the place of one that was killed.</summary>
+    private static async Task<int> WorkerAfterAsync(SkeinProcess job, int former, int rank)
+    {
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        while (true)
+        {
+            foreach (var id in job.Descendants)
+            {
+                if (id != former && SkeinProcess.Environ(id).Contains($"RANK={rank}")) return id;
+            }
+
+            await Task.Delay(20, limit.Token);
+        }
+    }
 
     /// <summary>A job of four, once rank 0 has taken steps.</summary>
-    private async Task<SkeinProcess> StartAsync(string epochs)
+    private async Task<SkeinProcess> StartAsync(string epochs, params string[] options)
     {
         var run = Path.Combine(directory, "run");
+        if (Directory.Exists(run)) Directory.Delete(run, recursive: true);
         var job = SkeinProcess.Start(
-            "train", "digits", "--strategy", "gossip", "--gossip", "push", "--workers", "4", "--batch-size", "48", "--epochs", epochs, "--json", "--run-dir", run);
+            ["train", "digits", "--strategy", "gossip", "--gossip", "push", "--workers", "4", "--batch-size", "48", "--epochs", epochs, "--json", "--run-dir", run, .. options]);
+        await TrainsAsync(run);
+        return job;
+    }
+
+    private static async Task TrainsAsync(string run)
+    {
         var metrics = Path.Combine(run, "metrics.jsonl");
         using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         while (!File.Exists(metrics) || new FileInfo(metrics).Length == 0) await Task.Delay(20, limit.Token);
-        return job;
     }
 }

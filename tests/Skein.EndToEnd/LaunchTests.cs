@@ -39,6 +39,14 @@ public sealed partial class LaunchTests
         Assert.Contains("skein: rank 1 was ended by signal 11 (SIGSEGV)", errors);
     }
 
+    [Fact]
+    public async Task Restarts_need_losses_that_are_tolerated()
+    {
+        var (code, _, errors) = await SkeinProcess.RunAsync("launch", "-n", "2", "--restarts", "2", "--", "true");
+        Assert.Equal(2, code);
+        Assert.Equal(["skein: --restarts is 2, which needs --tolerate-losses: without it the first failure ends the job"], errors);
+    }
+
     [Theory]
     [InlineData(SkeinProcess.Interrupt)]
     [InlineData(SkeinProcess.Terminate)]

@@ -57,10 +57,57 @@ public sealed class LauncherTests : IDisposable
     }
 
     [Fact]
+    public async Task A_rank_that_may_be_lost_is_started_again_until_it_ends_well()
+    {
+        // Rank 1 fails twice; rank 0 stays until it has ended well.
+        var (outcome, said) = await RunAndListen(5, $"""
+            echo life $RANK
+            [ $RANK = 0 ] && while [ ! -e {directory}/well ]; do sleep 0.02; done && exit
+            echo >>{directory}/lives
+            [ $(wc -l <{directory}/lives) = 3 ] && touch {directory}/well && exit
+            exit 7
+            """);
+        Assert.Equal((0, null, null), (outcome.ExitCode, outcome.FailedRank, outcome.Failure));
+        Assert.Equal(["rank 1 exited with code 7, and is started again (1 of 5)", "rank 1 exited with code 7, and is started again (2 of 5)"], said);
+        Assert.Equal(["life 1", "life 1", "life 1"], File.ReadAllLines(Path.Combine(directory, "rank-1.log")));
+        Assert.Equal(["life 1"], outcome.LastLines[1]);
+        Assert.Equal(["life 0"], outcome.LastLines[0]);
+    }
+
+    [Fact]
+    public async Task When_the_restarts_are_used_up_the_others_go_on()
+    {
+        var (outcome, said) = await RunAndListen(1, $"""
+            [ $RANK = 0 ] && while [ $(cat {directory}/lives | wc -l) != 2 ]; do sleep 0.02; done && exit
+            echo >>{directory}/lives
+            exit 7
+            """);
+        Assert.Equal(0, outcome.ExitCode);
+        Assert.Equal(["rank 1 exited with code 7, and is started again (1 of 1)", "rank 1 exited with code 7"], said);
+    }
+
+    [Fact]
+    public async Task Without_the_rank_that_the_job_needs_nobody_is_started_again()
+    {
+        var (outcome, said) = await RunAndListen(5, $"[ $RANK = 0 ] && echo $$ >{directory}/id && exit; while [ ! -s {directory}/id ] || [ -e /proc/$(cat {directory}/id) ]; do sleep 0.02; done; exit 7");
+        Assert.Equal(0, outcome.ExitCode);
+        Assert.Equal(["rank 1 exited with code 7"], said);
+    }
+
+    [Fact]
+    public async Task The_rank_that_the_job_needs_ends_it()
+    {
+        var (outcome, said) = await RunAndListen(5, "[ $RANK = 0 ] && exit 3; sleep 600");
+        Assert.Equal((3, 0), (outcome.ExitCode, outcome.FailedRank));
+        Assert.Empty(said);
+    }
+
+    [Fact]
     public async Task Numbers_out_of_range_are_refused()
     {
         await Assert.ThrowsAsync<ArgumentOutOfRangeException>(() => Launcher.RunAsync(Job(0, "true")));
         await Assert.ThrowsAsync<ArgumentOutOfRangeException>(() => Launcher.RunAsync(Job(1, "true") with { Nodes = 2, NodeRank = 2 }));
+        await Assert.ThrowsAsync<ArgumentOutOfRangeException>(() => Launcher.RunAsync(Job(1, "true") with { Restarts = -1 }));
         await Assert.ThrowsAsync<LaunchException>(() => Launcher.RunAsync(Job(1, "true") with { Nodes = 2 }));
     }
 
@@ -71,6 +118,14 @@ public sealed class LauncherTests : IDisposable
     [InlineData(162, "was ended by signal 34")]
     [InlineData(255, "exited with code 255")]
     public void Exit_codes_in_words(int code, string words) => Assert.Equal(words, Signals.Describe(code));
+
+    /// <summary>A job of two that can do without rank 1, and what was said of losses.</summary>
+    private async Task<(LaunchOutcome Outcome, List<string> Said)> RunAndListen(int restarts, string script)
+    {
+        var said = new List<string>();
+        var outcome = await Launcher.RunAsync(Job(2, script) with { SurvivesLossOf = static rank => rank == 1, Restarts = restarts, LossSurvived = said.Add });
+        return (outcome, said);
+    }
 
     private LaunchOptions Job(int processes, string script) => new()
     {

@@ -41,7 +41,8 @@ public class GossipPushTests
         double before = (await Fit(single, 0, 1)).Loss;
         // Steps that last longer than messages take, as in earnest.
         Run[] runs = await Peers.Run(4, place => Train(place, 0.1, 150, slowdown: 10));
-        // Asynchronous, so that no two runs are the same: most of the way down is asked for.
+        // Asynchronous, so that no two runs are the same: most of the way down is asked for. How exact they are where every
+        // order of messages leads to the same is in GossipPushReturnTests.
         Assert.All(runs, run => Assert.True(run.Loss < alone + (0.25 * (before - alone)), $"{run.Loss} after push, {alone} alone, from {before}"));
     }
 

@@ -20,6 +20,7 @@ internal static class GossipUsage
         Gossip = "push",
         Topology = options.Topology.ToString(),
         ConsensusDistance = push.ConsensusDistance,
+        Restarts = push.Restarts,
     };
 
     /// <summary>Adds gossip's fields; the history is of pairs of a step and the distance after it.</summary>

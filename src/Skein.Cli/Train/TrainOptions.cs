@@ -87,6 +87,9 @@ internal sealed record TrainOptions
     /// <summary>RANK:FACTOR makes that rank's computation last FACTOR times as long.</summary>
     public string? Straggler { get; init; }
 
+    /// <summary>How many times in all workers that were lost are started again, 0 or more; needs <see cref="Pushes"/>.</summary>
+    public int Restarts { get; init; }
+
     /// <summary>Seeds the initial parameters and the order of the samples, 0 or more.</summary>
     public long Seed { get; init; }
 

@@ -231,6 +231,7 @@ internal sealed record TrainPlan
         if (options.Compression is not null && strategy is not (DataParallel or ModelParallelPlan.Mesh or LocalSgdStrategy or GossipStrategy)) throw new UsageException($"--compression is {options.Compression.Rules}, which needs --strategy {DataParallel}, {ModelParallelPlan.Mesh}, {LocalSgdStrategy} or {GossipStrategy}; this is {strategy}");
         if (options.Compression is not null && options.ModelParallel.Zero is not null) throw new UsageException($"--compression is {options.Compression.Rules}, but --zero divides the gradients that it would compress: use one of the two");
         if (options.Precision != "fp32" && strategy is ParameterServer or LocalSgdStrategy or GossipStrategy) throw new UsageException($"--precision is {options.Precision}, which --strategy {strategy} has not: use fp32");
+        if (options.Restarts > 0 && !options.Pushes) throw new UsageException($"--restarts is {options.Restarts}, which needs --strategy {GossipStrategy} --gossip push, whose workers can come back");
         if (options.Coordinator is not null && strategy != ParameterServer) throw new UsageException($"--coordinator needs --strategy {ParameterServer}");
     }
 

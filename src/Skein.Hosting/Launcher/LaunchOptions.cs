@@ -60,6 +60,15 @@ public sealed record LaunchOptions
     /// <summary>Whether the job goes on when that rank fails. Default: with none.</summary>
     public Func<int, bool> SurvivesLossOf { get; init; } = static _ => false;
 
+    /// <summary>
+    /// How many times in all this launcher starts a rank again that failed and whose loss the job survives, as long as some
+    /// rank of this node runs that the job cannot do without, if it has one. Default: 0.
+    /// </summary>
+    public int Restarts { get; init; }
+
+    /// <summary>Told, in words and without a full stop, of every failure that the job survives, and whether that rank is started again.</summary>
+    public Action<string> LossSurvived { get; init; } = static _ => { };
+
     /// <summary>Variables that the workers get in addition to this process's environment.</summary>
     public IReadOnlyDictionary<string, string> Environment { get; init; } = new Dictionary<string, string>();
 }

@@ -51,14 +51,16 @@ public static partial class Launcher
             workers.Add(WorkerProcess.Start(companion, options, environment));
         }
 
-        for (var localRank = 0; localRank < options.ProcessesPerNode; localRank++)
-        {
-            var environment = WorkerEnvironment.Create(options, localRank, nodes.Store, secret, nodes.JobId);
-            environment[Sweeper.Mark] = launchId;
-            workers.Add(WorkerProcess.Start((options.NodeRank * options.ProcessesPerNode) + localRank, options, environment));
-        }
+        var first = options.NodeRank * options.ProcessesPerNode;
+        for (var rank = first; rank < first + options.ProcessesPerNode; rank++) workers.Add(Start(rank, again: false));
+        return await workers.WatchAsync(nodes, options, rank => Start(rank, again: true), interruption).ConfigureAwait(false);
 
-        return await workers.WatchAsync(nodes, options.SurvivesLossOf, interruption).ConfigureAwait(false);
+        WorkerProcess Start(int rank, bool again)
+        {
+            var environment = WorkerEnvironment.Create(options, rank - first, nodes.Store, secret, nodes.JobId);
+            environment[Sweeper.Mark] = launchId;
+            return WorkerProcess.Start(rank, again, options, environment);
+        }
     }
 
     private static void Check(LaunchOptions options)
@@ -66,6 +68,7 @@ public static partial class Launcher
         ArgumentOutOfRangeException.ThrowIfLessThan(options.ProcessesPerNode, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(options.Nodes, 1);
         ArgumentOutOfRangeException.ThrowIfNegative(options.NodeRank);
+        ArgumentOutOfRangeException.ThrowIfNegative(options.Restarts);
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(options.NodeRank, options.Nodes);
         ArgumentOutOfRangeException.ThrowIfNegative(options.RendezvousPort);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(options.RendezvousPort, 65535);

@@ -1,6 +1,9 @@
 namespace Skein.Hosting;
 
-/// <summary>The workers of this node: watches them, and ends them all when one fails or the launcher is interrupted.</summary>
+/// <summary>
+/// The workers of this node: watches them, starts those again that may be lost, and ends them all when another fails or the
+/// launcher is interrupted.
+/// </summary>
 internal sealed class WorkerGroup : IDisposable
 {
     // Together under the five seconds within which a job must be gone.
@@ -31,9 +34,9 @@ internal sealed class WorkerGroup : IDisposable
         workers.Where(worker => worker.Rank is not null).ToDictionary(worker => worker.Rank!.Value, worker => worker.LastLines);
 
     /// <summary>Waits until the job has ended on all nodes; on return no worker of this node runs.</summary>
-    public async Task<LaunchOutcome> WatchAsync(NodeRendezvous nodes, Func<int, bool> survivesLossOf, Interruption interruption)
+    public async Task<LaunchOutcome> WatchAsync(NodeRendezvous nodes, LaunchOptions options, Func<int, WorkerProcess> startAgain, Interruption interruption)
     {
-        var outcome = await WaitForEndAsync(nodes, survivesLossOf, interruption).ConfigureAwait(false);
+        var outcome = await WaitForEndAsync(nodes, options, startAgain, interruption).ConfigureAwait(false);
         if (outcome.ExitCode == 0)
         {
             // Companions have nothing left to do, and mostly know.
@@ -55,25 +58,43 @@ internal sealed class WorkerGroup : IDisposable
         foreach (var worker in workers) worker.Dispose();
     }
 
-    private async Task<LaunchOutcome> WaitForEndAsync(NodeRendezvous nodes, Func<int, bool> survivesLossOf, Interruption interruption)
+    private async Task<LaunchOutcome> WaitForEndAsync(NodeRendezvous nodes, LaunchOptions options, Func<int, WorkerProcess> startAgain, Interruption interruption)
     {
         var running = workers.Where(worker => worker.Rank is not null).ToList();
+        var hasIndispensable = running.Exists(IsIndispensable);
+        var restarts = 0;
         while (running.Count > 0)
         {
             await Task.WhenAny([.. running.Select(worker => worker.Exited), interruption.First, nodes.Failure]).ConfigureAwait(false);
-            if (Ended(nodes, interruption) is { } ended) return ended;
-            running.RemoveAll(worker => worker.Exited.IsCompleted && survivesLossOf(worker.Rank!.Value));
-            if (running.Find(worker => worker.Exited is { IsCompletedSuccessfully: true, Result: not 0 }) is { } failed)
+            if (Ended(nodes, interruption) is { } outcome) return outcome;
+            var ended = running.Where(worker => worker.Exited.IsCompleted).ToList();
+            var failed = ended.Where(worker => worker.Exited is { IsCompletedSuccessfully: true, Result: not 0 }).ToList();
+            if (failed.Find(IsIndispensable) is { } fatal) return new LaunchOutcome(fatal.Exited.Result, fatal.Rank, Describe(fatal));
+            running.RemoveAll(ended.Contains);
+            foreach (var lost in failed)
             {
-                var code = failed.Exited.Result;
-                return new LaunchOutcome(code, failed.Rank, $"rank {failed.Rank} {Signals.Describe(code)}");
+                var again = restarts < options.Restarts && (!hasIndispensable || running.Exists(IsIndispensable));
+                options.LossSurvived(again ? $"{Describe(lost)}, and is started again ({++restarts} of {options.Restarts})" : Describe(lost));
+                if (again) running.Add(await ReplaceAsync(lost, startAgain).ConfigureAwait(false));
             }
-
-            running.RemoveAll(worker => worker.Exited.IsCompleted);
         }
 
         await Task.WhenAny(nodes.FinishAsync(), interruption.First, nodes.Failure).ConfigureAwait(false);
         return Ended(nodes, interruption) ?? new LaunchOutcome(0, null, null);
+
+        bool IsIndispensable(WorkerProcess worker) => !options.SurvivesLossOf(worker.Rank!.Value);
+
+        static string Describe(WorkerProcess worker) => $"rank {worker.Rank} {Signals.Describe(worker.Exited.Result)}";
+    }
+
+    private async Task<WorkerProcess> ReplaceAsync(WorkerProcess lost, Func<int, WorkerProcess> startAgain)
+    {
+        // Both write to the same log.
+        await lost.DrainAsync(ToDie).ConfigureAwait(false);
+        lost.Dispose();
+        var successor = startAgain(lost.Rank!.Value);
+        lock (gate) workers[workers.IndexOf(lost)] = successor;
+        return successor;
     }
 
     private static LaunchOutcome? Ended(NodeRendezvous nodes, Interruption interruption)

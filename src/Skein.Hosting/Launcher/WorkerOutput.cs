@@ -24,7 +24,8 @@ internal sealed class WorkerOutput : IDisposable
     /// <param name="logName">Its log, in the run directory.</param>
     /// <param name="leads">Whether it is the one whose output is shown where only one's is.</param>
     /// <param name="options">What is shown, and where logs go.</param>
-    public WorkerOutput(string label, string logName, bool leads, LaunchOptions options)
+    /// <param name="append">Whether its log goes on that of a process before it.</param>
+    public WorkerOutput(string label, string logName, bool leads, LaunchOptions options, bool append = false)
     {
         prefix = Encoding.UTF8.GetBytes($"[{label}] ");
         showLines = options.Output == LaunchOutput.Prefixed;
@@ -33,7 +34,7 @@ internal sealed class WorkerOutput : IDisposable
         {
             Directory.CreateDirectory(directory);
             log = new FileStream(
-                Path.Combine(directory, logName), FileMode.Create, FileAccess.Write, FileShare.ReadWrite, bufferSize: 0);
+                Path.Combine(directory, logName), append ? FileMode.Append : FileMode.Create, FileAccess.Write, FileShare.ReadWrite, bufferSize: 0);
         }
     }
 

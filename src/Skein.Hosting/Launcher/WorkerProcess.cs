@@ -28,9 +28,10 @@ internal sealed class WorkerProcess : IDisposable
 
     public IReadOnlyList<string> LastLines => output.LastLines;
 
+    /// <summary>Starts a rank, for the first time or again: its log is then continued.</summary>
     /// <exception cref="LaunchException">The program cannot be started.</exception>
-    public static WorkerProcess Start(int rank, LaunchOptions options, Dictionary<string, string> environment) =>
-        Start(rank, $"rank {rank}", options, options.Arguments, environment, new WorkerOutput($"{rank}", $"rank-{rank}.log", rank == 0, options));
+    public static WorkerProcess Start(int rank, bool again, LaunchOptions options, Dictionary<string, string> environment) =>
+        Start(rank, $"rank {rank}", options, options.Arguments, environment, new WorkerOutput($"{rank}", $"rank-{rank}.log", rank == 0, options, again));
 
     /// <exception cref="LaunchException">The program cannot be started.</exception>
     public static WorkerProcess Start(CompanionProcess companion, LaunchOptions options, Dictionary<string, string> environment) =>

@@ -28,13 +28,13 @@ internal sealed class PushSum
 
     public int Length => vector.Length;
 
-    /// <summary>Begins anew with x = <paramref name="values"/> and w = 1. What has been received meanwhile still counts.</summary>
-    public void Begin(ReadOnlySpan<float> values)
+    /// <summary>Begins anew with a weight and an estimate x / w. What has been received meanwhile still counts.</summary>
+    public void Begin(ReadOnlySpan<float> estimate, double itsWeight = 1)
     {
         lock (gate)
         {
-            values.CopyTo(vector);
-            weight = 1;
+            TensorPrimitives.Multiply(estimate, (float)itsWeight, vector);
+            weight = itsWeight;
         }
     }
 
@@ -120,11 +120,27 @@ internal sealed class PushSum
         lock (gate)
         {
             if (weight < LeastToShare) return 0;
-            // Halves are exact in binary, so that not even rounding loses mass.
-            TensorPrimitives.Multiply(vector, 0.5f, vector);
-            weight /= 2;
+            Halve();
             vector.CopyTo(half);
             return weight;
         }
+    }
+
+    /// <summary>Gives half of x and w away, however little there is, to a peer that knows this one's estimate x / w and begins with it.</summary>
+    /// <returns>The weight that was given away.</returns>
+    public double GiveHalf()
+    {
+        lock (gate)
+        {
+            Halve();
+            return weight;
+        }
+    }
+
+    // Halves are exact in binary, so that not even rounding loses mass.
+    private void Halve()
+    {
+        TensorPrimitives.Multiply(vector, 0.5f, vector);
+        weight /= 2;
     }
 }

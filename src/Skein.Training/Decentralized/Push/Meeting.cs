@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Skein.Collectives.Rendezvous;
 
 namespace Skein.Training.Decentralized;
@@ -11,6 +12,7 @@ internal abstract class Meeting : IAsyncDisposable
     private protected const byte Bring = 1;
     private protected const byte Stop = 2;
     private protected const byte Lost = 3;
+    private protected const byte Alive = 4;
 
     private volatile bool stopRequested;
 
@@ -32,15 +34,8 @@ internal abstract class Meeting : IAsyncDisposable
     /// <summary>The most bytes of a frame's content.</summary>
     private protected int MaximumLength { get; }
 
-    /// <summary>The rounds so far: all peers have the same ones in the same order.</summary>
+    /// <summary>The rounds so far: all peers have the same ones in the same order, but for those before they came.</summary>
     private protected long Rounds { get; set; }
-
-    /// <summary>A meeting of the peers of <paramref name="network"/>; on others than rank 0 waits until rank 0 is there.</summary>
-    /// <param name="network">All peers.</param>
-    /// <param name="maximumLength">The most bytes that anyone brings, or takes away.</param>
-    /// <param name="cancellationToken">Ends the wait.</param>
-    public static async Task<Meeting> OpenAsync(PushNetwork network, int maximumLength, CancellationToken cancellationToken = default) =>
-        network.Rank == 0 ? new MeetingHost(network, maximumLength) : await MeetingGuest.JoinAsync(network, maximumLength, cancellationToken).ConfigureAwait(false);
 
     /// <summary>Tells all peers that one wants to stop.</summary>
     public abstract void RequestStop();
@@ -66,6 +61,14 @@ internal abstract class Meeting : IAsyncDisposable
         frame.WriteInt64(number);
         frame.WriteBytes(content);
         return frame.ToFrame();
+    }
+
+    /// <summary>Says that one process of a rank is lost, or alive.</summary>
+    private protected static byte[] News(byte kind, int peer, int incarnation)
+    {
+        var content = new byte[sizeof(int)];
+        BinaryPrimitives.WriteInt32LittleEndian(content, incarnation);
+        return Frame(kind, peer, content);
     }
 
     /// <exception cref="InvalidDataException">It is no such frame.</exception>

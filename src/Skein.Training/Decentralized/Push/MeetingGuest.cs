@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Net.Sockets;
 using System.Threading.Channels;
 using Skein.Collectives;
@@ -24,8 +25,8 @@ internal sealed class MeetingGuest : Meeting
     /// <summary>Waits until rank 0 is there.</summary>
     public static async Task<MeetingGuest> JoinAsync(PushNetwork network, int maximumLength, CancellationToken cancellationToken)
     {
-        var hello = new PushHello(PushLinkKind.Meeting, network.Rank, 0);
-        return new MeetingGuest(network, maximumLength, await network.ConnectAsync(0, hello, cancellationToken).ConfigureAwait(false));
+        (Socket socket, _) = await network.ConnectAsync(0, PushLinkKind.Meeting, 0, cancellationToken).ConfigureAwait(false);
+        return new MeetingGuest(network, maximumLength, socket);
     }
 
     /// <inheritdoc/>
@@ -51,7 +52,9 @@ internal sealed class MeetingGuest : Meeting
         try
         {
             (long Round, byte[] Content) got = answers.Reader.ReadAsync().AsTask().WaitAsync(limit).GetAwaiter().GetResult();
-            return got.Round == round ? got.Content : throw Gone(what, $"it answered round {got.Round} instead of {round}");
+            // Who comes later is told in its first round at which one the others are.
+            if (round == 0) Rounds = got.Round + 1;
+            return got.Round == Rounds - 1 ? got.Content : throw Gone(what, $"it answered round {got.Round} instead of {round}");
         }
         catch (TimeoutException error)
         {
@@ -82,7 +85,7 @@ internal sealed class MeetingGuest : Meeting
             {
                 (byte kind, long number, byte[] content) = Read(frame);
                 if (kind == Stop) StopRequested = true;
-                else if (kind == Lost && number > 0 && number < Network.WorldSize) Network.MarkLost((int)number);
+                else if (kind is Lost or Alive && number > 0 && number < Network.WorldSize && content.Length == sizeof(int)) Hear(kind, (int)number, BinaryPrimitives.ReadInt32LittleEndian(content));
                 else if (kind == Bring) answers.Writer.TryWrite((number, content));
             }
         }
@@ -92,5 +95,11 @@ internal sealed class MeetingGuest : Meeting
         }
 
         answers.Writer.TryComplete(reason);
+    }
+
+    private void Hear(byte kind, int peer, int incarnation)
+    {
+        if (kind == Lost) Network.MarkLost(peer, incarnation);
+        else Network.MarkAlive(peer, incarnation);
     }
 }

@@ -12,7 +12,7 @@ internal sealed class PushReceiver : IDisposable
     private readonly PushSum sum;
     private readonly Lock gate = new();
     private readonly Socket?[] links;
-    private readonly long[] received;
+    private readonly int[] received;
     private readonly bool[] ended;
     private readonly SemaphoreSlim changed = new(0);
     private bool disposed;
@@ -22,28 +22,29 @@ internal sealed class PushReceiver : IDisposable
         this.network = network;
         this.sum = sum;
         links = new Socket?[network.WorldSize];
-        received = new long[network.WorldSize];
+        received = new int[network.WorldSize];
         ended = new bool[network.WorldSize];
     }
 
-    /// <summary>Serves a connection, which replaces an earlier one of that peer.</summary>
-    public async Task ServeAsync(int peer, Socket socket)
+    /// <summary>Serves a connection, which replaces an earlier one of that peer, until a later process of that rank is there.</summary>
+    public async Task ServeAsync(int peer, int incarnation, Socket socket)
     {
         using Socket owned = socket;
         lock (gate)
         {
-            if (disposed) return;
+            if (disposed || !network.MarkAlive(peer, incarnation)) return;
             links[peer]?.Dispose();
             links[peer] = socket;
             received[peer] = 0;
             ended[peer] = false;
         }
 
-        network.MarkAlive(peer);
         var message = new byte[PushSender.MessageLength(sum.Length)];
         try
         {
-            while (await ReadAsync(socket, message).ConfigureAwait(false)) Take(peer, socket, message);
+            while (await ReadAsync(socket, message).ConfigureAwait(false) && Take(peer, incarnation, socket, message))
+            {
+            }
         }
         catch (Exception error) when (error is SocketException or ObjectDisposedException)
         {
@@ -60,7 +61,7 @@ internal sealed class PushReceiver : IDisposable
     /// <param name="peer">The sender.</param>
     /// <param name="count">The messages that it delivered.</param>
     /// <exception cref="CollectiveTimeoutException">They did not come.</exception>
-    public void WaitFor(int peer, long count)
+    public void WaitFor(int peer, int count)
     {
         for (long start = Stopwatch.GetTimestamp(); ;)
         {
@@ -85,18 +86,20 @@ internal sealed class PushReceiver : IDisposable
         }
     }
 
-    private void Take(int peer, Socket socket, byte[] message)
+    /// <returns>Whether more is wanted of this connection.</returns>
+    private bool Take(int peer, int incarnation, Socket socket, byte[] message)
     {
         double weight = MemoryMarshal.Read<double>(message);
         if (!(weight > 0 && double.IsFinite(weight))) throw new InvalidDataException($"rank {peer} pushed a weight of {weight}; it is a number above 0");
         lock (gate)
         {
-            if (links[peer] != socket) return;
+            if (links[peer] != socket || network.IncarnationOf(peer) != incarnation) return false;
             sum.Receive(MemoryMarshal.Cast<byte, float>(message.AsSpan(PushSender.HeaderLength)), weight);
             received[peer]++;
         }
 
         changed.Release();
+        return true;
     }
 
     /// <returns>False at the end of the stream.</returns>

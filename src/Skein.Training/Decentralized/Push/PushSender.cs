@@ -5,6 +5,11 @@ using Skein.Collectives;
 
 namespace Skein.Training.Decentralized;
 
+/// <summary>What was delivered to a peer over the latest connection to it.</summary>
+/// <param name="Incarnation">The process of that rank to which the connection went; 0 when there was none.</param>
+/// <param name="Count">The messages.</param>
+internal readonly record struct Delivery(int Incarnation, int Count);
+
 /// <summary>
 /// Pushes halves of x and w to one peer after the other in the background. One message is under way at most: while it is,
 /// this peer keeps its mass. What cannot be delivered comes back into the sum. Called by one thread.
@@ -21,7 +26,7 @@ internal sealed class PushSender : IAsyncDisposable
     private readonly Func<long, int> outNeighbour;
     private readonly byte[] message;
     private readonly Socket?[] links;
-    private readonly long[] delivered;
+    private readonly Delivery[] delivered;
     private readonly Lock gate = new();
     private CancellationTokenSource? current;
     private int currentTarget;
@@ -37,14 +42,14 @@ internal sealed class PushSender : IAsyncDisposable
         this.outNeighbour = outNeighbour;
         message = new byte[MessageLength(sum.Length)];
         links = new Socket?[network.WorldSize];
-        delivered = new long[network.WorldSize];
+        delivered = new Delivery[network.WorldSize];
         network.PeerLost += GiveUp;
     }
 
     public long BytesSent { get; private set; }
 
     /// <summary>How many messages each peer was sent over its latest connection. Valid after <see cref="Drain"/>.</summary>
-    public ReadOnlySpan<long> Delivered => delivered;
+    public ReadOnlySpan<Delivery> Delivered => delivered;
 
     public static int MessageLength(int parameters) => checked(HeaderLength + (parameters * sizeof(float)));
 
@@ -88,13 +93,14 @@ internal sealed class PushSender : IAsyncDisposable
     private async Task SendAsync(int target, double weight)
     {
         using var limit = new CancellationTokenSource();
+        int incarnation = network.IncarnationOf(target);
         lock (gate) (current, currentTarget) = (limit, target);
         try
         {
             Socket link = await LinkAsync(target, limit.Token).ConfigureAwait(false);
             limit.CancelAfter(LongestSending);
             for (ReadOnlyMemory<byte> rest = message; !rest.IsEmpty;) rest = rest[await link.SendAsync(rest, SocketFlags.None, limit.Token).ConfigureAwait(false)..];
-            delivered[target]++;
+            delivered[target] = delivered[target] with { Count = delivered[target].Count + 1 };
             BytesSent += message.Length;
         }
         catch (Exception error) when (error is SocketException or IOException or OperationCanceledException or SkeinException)
@@ -102,10 +108,10 @@ internal sealed class PushSender : IAsyncDisposable
             // The other side drops what came in part.
             links[target]?.Dispose();
             links[target] = null;
-            delivered[target] = 0;
+            delivered[target] = default;
             sum.Receive(Vector(), weight);
             if (!network.IsLost(target)) network.Options.Logger.LogInformation("rank {Rank} no longer pushes to rank {Peer}: {Reason}", network.Rank, target, error.Message);
-            network.MarkLost(target);
+            network.MarkLost(target, incarnation);
         }
         finally
         {
@@ -118,14 +124,15 @@ internal sealed class PushSender : IAsyncDisposable
         if (links[target] is { } open)
         {
             // Nothing ever comes back on it, so that it can only be read from when it has ended. What is written to it
-            // then would be lost without an error.
-            if (!open.Poll(0, SelectMode.SelectRead)) return open;
+            // then would be lost without an error. A process that was replaced may still have its end open.
+            if (delivered[target].Incarnation >= network.IncarnationOf(target) && !open.Poll(0, SelectMode.SelectRead)) return open;
             open.Dispose();
             links[target] = null;
         }
 
-        delivered[target] = 0;
-        return links[target] = await network.ConnectAsync(target, new PushHello(PushLinkKind.Push, network.Rank, sum.Length), cancellationToken).ConfigureAwait(false);
+        (Socket link, int incarnation) = await network.ConnectAsync(target, PushLinkKind.Push, sum.Length, cancellationToken).ConfigureAwait(false);
+        delivered[target] = new Delivery(incarnation, 0);
+        return links[target] = link;
     }
 
     private void GiveUp(int peer)
