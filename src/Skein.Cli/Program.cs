@@ -14,6 +14,7 @@ var root = new RootCommand("Trains one model on many machines.")
     LaunchCommand.Create(),
     ParameterServerCommand.Create(),
     BenchCommand.Create(),
+    PlanCommand.Create(),
     DoctorCommand.Create(),
     CommonOptions.Json,
     CommonOptions.Verbose,

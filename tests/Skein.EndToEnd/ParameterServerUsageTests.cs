@@ -52,7 +52,7 @@ public sealed class ParameterServerUsageTests : IDisposable
     [InlineData("--workers is 0: give a whole number from 1", "coordinate", "--workers", "0")]
     [InlineData("--port is 70000: give a number from 0 to 65535", "coordinate", "--port", "70000")]
     [InlineData("--listen is 'here': give an IP address of this host", "serve", "--coordinator", "127.0.0.1:1", "--listen", "here")]
-    [InlineData("unknown workload 'mnist'; choose one of: digits, fashion-mnist, lecture-ratings, synthetic-ratings", "placement", "mnist")]
+    [InlineData("unknown workload 'mnist'; choose one of: digits, fashion-mnist, lecture-ratings, synthetic-ratings, language-model", "placement", "mnist")]
     [InlineData("unknown model of digits 'vast'; choose one of: mlp", "placement", "digits", "--model", "vast")]
     [InlineData("5 servers are more than the 4 parameters need, and server 4 would hold nothing; use fewer servers", "placement", "digits", "--servers", "5")]
     public Task The_parts_refuse(string message, params string[] arguments) => RefusesAsync(2, message, ["parameter-server", .. arguments]);

@@ -78,7 +78,7 @@ public sealed class TrainFailureTests : IDisposable
         {
             Assert.Equal(1, await rank.ExitAsync());
             Assert.Equal(
-                "skein: the ranks hold different models: tensor 0 is '1.0.weight' Float32[512, 784] on rank 0, " +
+                "skein: the ranks hold different models: tensor 0 is '1.weight' Float32[512, 784] on rank 0, " +
                 "but '0.weight' Float32[16, 1, 3, 3] on rank 1; build the same model on every rank",
                 Assert.Single(rank.Errors));
             Assert.Empty(rank.Descendants);

@@ -17,11 +17,8 @@ internal sealed record ModelParallelOptions
     /// <summary>A pipeline's micro-batches.</summary>
     public int? MicroBatches { get; init; }
 
-    /// <summary>Layers in each chunk.</summary>
+    /// <summary>By which costs layers are shared out among stages, or how many each chunk has.</summary>
     public string? Split { get; init; }
-
-    /// <summary>By which costs layers are shared out.</summary>
-    public string? Balance { get; init; }
 
     /// <summary>Whether norms work on parts of the sequence.</summary>
     public bool SequenceParallel { get; init; }

@@ -13,6 +13,9 @@ internal sealed record ModelParallelPlan
     public const string Tensor = "tensor";
     public const string Mesh = "mesh";
 
+    private const string Estimated = "estimated";
+    private const string Profiled = "profiled";
+
     // As many as keep a pipeline three quarters full or more.
     private const int MicroBatchesPerStage = 4;
 
@@ -52,7 +55,6 @@ internal sealed record ModelParallelPlan
             Refuse(options.Schedule is not null, "--schedule", $"--strategy {Pipeline} or {Mesh}");
             Refuse(options.MicroBatches is not null, "--micro-batches", $"--strategy {Pipeline} or {Mesh}");
             Refuse(options.Split is not null, "--split", $"--strategy {Pipeline} or {Mesh}");
-            Refuse(options.Balance is not null, "--balance", $"--strategy {Pipeline} or {Mesh}");
             Refuse(options.SequenceParallel, "--sequence-parallel", $"--strategy {Tensor} or {Mesh}");
             Refuse(options.ActivationCheckpointing, "--activation-checkpointing", $"--strategy {Sharded}, {Pipeline}, {Tensor} or {Mesh}");
             Refuse(options.OffloadOptimizer, "--offload-optimizer", $"--strategy {Sharded} or {Mesh}");
@@ -72,7 +74,6 @@ internal sealed record ModelParallelPlan
         Refuse(options.Schedule is not null && !pipelined, "--schedule", "a pipeline: --strategy pipeline, or a mesh with pp above 1");
         Refuse(options.MicroBatches is not null && !pipelined, "--micro-batches", "a pipeline (elsewhere --gradient-accumulation splits a step)");
         Refuse(options.Split is not null && !pipelined, "--split", "a pipeline: --strategy pipeline, or a mesh with pp above 1");
-        Refuse(options.Balance is not null && !pipelined, "--balance", "a pipeline: --strategy pipeline, or a mesh with pp above 1");
         Refuse(options.SequenceParallel && shape[MeshShape.Tensor] == 1 && strategy != Tensor, "--sequence-parallel", "tensor parallel workers: --strategy tensor, or a mesh with tp above 1");
         Refuse(options.OffloadOptimizer && zero is null, "--offload-optimizer", "--zero");
         if (pipelined && zero == ZeroStage.Parameters) throw new UsageException("--zero is 3, but a pipeline uses its parameters all the time: use --zero 1 or 2 with pp above 1");
@@ -81,13 +82,8 @@ internal sealed record ModelParallelPlan
             Shape = shape,
             Zero = zero,
             Schedule = pipelined ? ParseSchedule(options.Schedule) : null,
-            Split = options.Split is { } split ? ParseSplit(split) : null,
-            Balance = options.Balance switch
-            {
-                null or "estimated" => PipelineBalance.Estimated,
-                "profiled" => PipelineBalance.Profiled,
-                _ => throw new UsageException($"unknown balance '{options.Balance}'; choose one of: estimated, profiled"),
-            },
+            Split = options.Split is null or Estimated or Profiled ? null : ParseSplit(options.Split),
+            Balance = options.Split == Profiled ? PipelineBalance.Profiled : PipelineBalance.Estimated,
             SequenceParallel = options.SequenceParallel,
             ActivationCheckpointing = options.ActivationCheckpointing,
             OffloadOptimizer = options.OffloadOptimizer,
@@ -141,5 +137,5 @@ internal sealed record ModelParallelPlan
     private static int[] ParseSplit(string text) =>
         [.. text.Split(',').Select(part => int.TryParse(part, NumberStyles.None, CultureInfo.InvariantCulture, out int layers) && layers > 0
             ? layers
-            : throw new UsageException($"--split is '{text}': give the number of layers of each stage, or of each of its chunks, for example 3,4"))];
+            : throw new UsageException($"--split is '{text}': give {Estimated}, {Profiled}, or the number of layers of each stage (or of each of its chunks), for example 3,4"))];
 }
