@@ -180,7 +180,7 @@ public sealed class DataParallel : ReplicaStrategy
     // Without gradients an optimizer does nothing.
     private void GiveIfFinite()
     {
-        bool finite = buckets.Cast<CompressedBucket>().All(static bucket => bucket.IsFinite);
+        bool finite = CanAllStep(buckets.Cast<CompressedBucket>().All(static bucket => bucket.IsFinite));
         if (!finite) SkippedSteps++;
         foreach (CompressedBucket bucket in buckets.Cast<CompressedBucket>())
         {

@@ -43,6 +43,7 @@ public sealed class PipelineParallel : Strategy
         this.group = group;
         this.options = options ?? new PipelineOptions();
         this.inner = inner ?? new SingleProcess();
+        this.inner.CanAllStep = own => Agreement.All(group, own);
         chunks = group.WorldSize * this.options.Schedule.Chunks;
         tied = new TiedParameters(group);
         times = new StepTimes(chunks);
@@ -51,6 +52,9 @@ public sealed class PipelineParallel : Strategy
             throw new ArgumentException($"{nameof(PipelineOptions.Balance)} is {PipelineBalance.Profiled}, which needs {nameof(PipelineOptions.Sample)}: the features of a micro-batch to measure the layers with", nameof(options));
         }
     }
+
+    /// <summary>What the ranks that hold the same part of other copies of the model do.</summary>
+    public ReplicaStrategy Inner => inner;
 
     /// <inheritdoc/>
     public override int Rank => inner.Rank;
@@ -79,7 +83,6 @@ public sealed class PipelineParallel : Strategy
     /// </summary>
     /// <exception cref="ArgumentException">The model cannot be cut into as many chunks as there are.</exception>
     /// <exception cref="InvalidOperationException">The ranks' models differ, or another model is attached already.</exception>
-    /// <exception cref="NotSupportedException">The inner strategy may skip a step on one stage alone.</exception>
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
@@ -102,8 +105,7 @@ public sealed class PipelineParallel : Strategy
         Device device = model.parameters().First().device;
         stage = new PipelineStage(model, LayersPerChunk, group.WorldSize, group.Rank);
         inner.Attach(stage.Module);
-        if (inner is DataParallel { Compression: not null }) throw new NotSupportedException("a rank skips a step when its compressed gradients are not finite, but the stages of a pipeline have to step together: use DataParallel without compression inside of PipelineParallel");
-        tied.Find(stage.Parameters, stage.Module);
+        tied.Find(stage.Parameters, stage.Module, inner.OptimizesPieces ? null : inner.OptimizedParameters(stage.Module));
         DeferredGradients? deferred = options.Schedule.SplitsBackward ? new DeferredGradients() : null;
         deferred?.TakeOver(stage.Module);
         exchange = new BoundaryExchange(group, chunks, device);
@@ -160,7 +162,7 @@ public sealed class PipelineParallel : Strategy
         using (inner.NoSync()) loss = run.Run(batch, inner.LossScale);
 
         long computed = Stopwatch.GetTimestamp();
-        tied.SumGradients();
+        if (!tied.AreOptimized) tied.SumGradients();
         Span<double> shared = stackalloc double[2 + StepTimes.SharedLength(chunks)];
         (shared[0], shared[1]) = (loss, batch.StopRequested ? 1 : 0);
         times.Write(shared[2..]);
@@ -173,26 +175,18 @@ public sealed class PipelineParallel : Strategy
         TimeSpan before = inner.CommunicationTime;
         StepOutcome outcome = inner.Synchronize((float)shared[0], shared[1] > 0);
         CommunicationTime += inner.CommunicationTime - before;
+        // Of whatever the inner strategy made of each copy's gradient, so that compression cannot drive the copies apart.
+        if (tied.AreOptimized) tied.SumGradients();
         return outcome;
     }
 
     /// <inheritdoc/>
     protected internal override double ClipGradients(IReadOnlyList<Parameter> parameters, double maxNorm)
     {
-        ArgumentNullException.ThrowIfNull(parameters);
         Span<double> squares = [inner.SquaredGradientNorm(parameter => tied.IsCountedElsewhere(parameter) ? 0 : 1)];
         group.AllReduce(squares);
         double norm = Math.Sqrt(squares[0]);
-        // As torch's clip_grad_norm_.
-        double factor = maxNorm / (norm + 1e-6);
-        if (factor >= 1) return norm;
-        using var noGradient = no_grad();
-        foreach (Parameter parameter in parameters)
-        {
-            using Tensor? gradient = parameter.grad;
-            gradient?.mul_(factor);
-        }
-
+        ScaleGradients(parameters, norm, maxNorm);
         return norm;
     }
 

@@ -22,6 +22,18 @@ public abstract class ReplicaStrategy : Strategy
     /// <summary>What a rank multiplies its part of the mean loss over the global batch by, so that agreeing leaves the gradient of the mean.</summary>
     internal abstract double LossScale { get; }
 
+    /// <summary>
+    /// Asked by a rank that may have to leave out a step: whether all ranks that hold parts of the same copy of the model can take it. Collective
+    /// over these. Set by the strategies around this one.
+    /// </summary>
+    internal Func<bool, bool> CanAllStep { get; set; } = static own => own;
+
+    /// <summary>
+    /// Whether the optimizer updates pieces of parameters, which have the gradients once a step is agreed on; else it updates a parameter for each
+    /// one that is trained, in their order.
+    /// </summary>
+    internal virtual bool OptimizesPieces => false;
+
     /// <summary>The parameters that require a gradient, of the attached module.</summary>
     private protected abstract IReadOnlyList<Parameter> Trainable { get; }
 

@@ -127,6 +127,8 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         return Synchronize(loss, batch.StopRequested);
     }
 
+    internal override bool OptimizesPieces => true;
+
     /// <inheritdoc/>
     public override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model) => [.. units.Select(static unit => unit.Shard)];
 

@@ -49,9 +49,13 @@ public sealed class TensorParallel : ReplicaStrategy
         this.group = group;
         this.plan = plan;
         this.inner = inner ?? new SingleProcess();
+        this.inner.CanAllStep = own => CanAllStep(Agreement.All(group, own));
         collectives = new TensorCollectives(group);
         region = new ParallelRegion(collectives, failure, plan.SequenceParallel);
     }
+
+    /// <summary>What the ranks that hold the same part of other copies of the model do.</summary>
+    public ReplicaStrategy Inner => inner;
 
     /// <inheritdoc/>
     public override int Rank => inner.Rank;
@@ -66,6 +70,8 @@ public sealed class TensorParallel : ReplicaStrategy
     protected internal override bool ForwardIsCollective => inner.ForwardIsCollective;
 
     internal override double LossScale => inner.LossScale;
+
+    internal override bool OptimizesPieces => inner.OptimizesPieces;
 
     private protected override IReadOnlyList<Parameter> Trainable => trainable;
 
@@ -87,11 +93,9 @@ public sealed class TensorParallel : ReplicaStrategy
         partitioned = new PartitionedModel(model, plan, region);
         trainable = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
         inner.Attach(model);
-        if (inner is DataParallel { Compression: not null }) throw new NotSupportedException("a rank skips a step when its compressed gradients are not finite, but the ranks that divide a model have to step together: use DataParallel without compression inside of TensorParallel");
         optimized = inner.OptimizedParameters(model);
-        bool wholeParameters = optimized.Select(static parameter => parameter.numel()).SequenceEqual(trainable.Select(static parameter => parameter.numel()));
-        if (!wholeParameters) pause = inner.NoSync();
-        replicated = new ReplicatedGradients(collectives, trainable.Zip(wholeParameters ? optimized : trainable)
+        if (OptimizesPieces) pause = inner.NoSync();
+        replicated = new ReplicatedGradients(collectives, trainable.Zip(OptimizesPieces ? trainable : optimized)
             .Where(pair => !partitioned.IsDivided(pair.First))
             .Select(pair => (pair.Second, partitioned.IsSliced(pair.First))));
         this.model = model;
@@ -227,10 +231,9 @@ public sealed class TensorParallel : ReplicaStrategy
             pause = inner.NoSync();
         }
 
-        Span<int> wanted = [outcome.Stop ? 1 : 0];
-        group.AllReduce(wanted, ReduceOperation.Max);
+        bool stopped = !Agreement.All(group, !outcome.Stop);
         CommunicationTime = collectives.Time + inner.CommunicationTime;
-        return outcome with { Stop = wanted[0] != 0 };
+        return outcome with { Stop = stopped };
     }
 
     private void SynchronizeReplicated()

@@ -8,13 +8,7 @@ internal static class CompressionUsage
 {
     public static TrainSummary Add(TrainSummary summary, Strategy strategy, CompressionOptions asked)
     {
-        (CompressionRules? rules, CompressionStatistics statistics, long? skipped) = strategy switch
-        {
-            DataParallel parallel => (parallel.Compression, parallel.CompressionStatistics, (long?)parallel.SkippedSteps),
-            Gossip gossip => (asked.Rules, gossip.CompressionStatistics, null),
-            LocalSgd local => (asked.Rules, local.CompressionStatistics, null),
-            _ => (asked.Rules, default, null),
-        };
+        (CompressionRules? rules, CompressionStatistics statistics, long? skipped) = Of(strategy, asked);
         return summary with
         {
             Compression = $"{rules}",
@@ -24,4 +18,15 @@ internal static class CompressionUsage
             SkippedSteps = skipped,
         };
     }
+
+    private static (CompressionRules? Rules, CompressionStatistics Statistics, long? Skipped) Of(Strategy strategy, CompressionOptions asked) =>
+        strategy switch
+        {
+            DataParallel parallel => (parallel.Compression, parallel.CompressionStatistics, (long?)parallel.SkippedSteps),
+            Gossip gossip => (asked.Rules, gossip.CompressionStatistics, null),
+            PipelineParallel pipeline => Of(pipeline.Inner, asked),
+            TensorParallel tensor => Of(tensor.Inner, asked),
+            LocalSgd local => (asked.Rules, local.CompressionStatistics, null),
+            _ => (asked.Rules, default, null),
+        };
 }

@@ -13,8 +13,6 @@ internal static class Overlap
     {
         bool idleCores = Environment.ProcessorCount > group.LocalWorldSize;
         bool network = group.LocalWorldSize < group.WorldSize;
-        Span<int> any = [wanted ?? (idleCores || network) ? 1 : 0];
-        group.AllReduce(any, ReduceOperation.Max);
-        return any[0] != 0;
+        return !Agreement.All(group, !(wanted ?? (idleCores || network)));
     }
 }

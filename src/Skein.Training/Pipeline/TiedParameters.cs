@@ -11,18 +11,27 @@ namespace Skein.Training.Pipeline;
 /// </summary>
 internal sealed class TiedParameters(ProcessGroup group)
 {
-    private readonly List<(int Number, int[] Stages, Parameter Parameter)> tied = [];
+    private readonly List<(int Number, int[] Stages, Parameter Parameter, Parameter Optimized)> tied = [];
+
+    /// <summary>Whether an optimizer updates the copies as such, or others in their place: then these have the gradients, once a step is agreed on.</summary>
+    public bool AreOptimized { get; private set; }
 
     /// <summary>Finds this stage's copies, by the names that they have in its module.</summary>
-    public void Find(IReadOnlyList<PlacedParameter> parameters, nn.Module module)
+    /// <param name="parameters">Of all stages.</param>
+    /// <param name="module">This stage.</param>
+    /// <param name="optimized">What an optimizer updates in the place of each trained parameter of the module; null: pieces of them.</param>
+    public void Find(IReadOnlyList<PlacedParameter> parameters, nn.Module module, IReadOnlyList<Parameter>? optimized)
     {
+        Parameter[] trained = [.. module.parameters().Where(static parameter => parameter.requires_grad)];
+        AreOptimized = optimized is not null;
         foreach ((int number, PlacedParameter placed) in parameters.Index())
         {
             string? name = placed.Copies.Count < 2 || !placed.IsTrained ? null : placed.Copies.FirstOrDefault(copy => copy.Stage == group.Rank).Name;
             if (name is null) continue;
             Parameter parameter = module.named_parameters().Where(entry => entry.name == name).Select(static entry => entry.parameter).FirstOrDefault()
                 ?? throw new InvalidOperationException($"the parameter '{placed.Name}' is shared by several stages of the pipeline, but is not '{name}' of this stage any more, so that its copies cannot be kept equal");
-            tied.Add((number, [.. placed.Copies.Select(static copy => copy.Stage)], parameter));
+            Parameter holder = optimized?[Array.FindIndex(trained, other => ReferenceEquals(other, parameter))] ?? parameter;
+            tied.Add((number, [.. placed.Copies.Select(static copy => copy.Stage)], parameter, holder));
         }
     }
 
@@ -34,7 +43,7 @@ internal sealed class TiedParameters(ProcessGroup group)
     {
         using var noGradient = no_grad();
         // All go through them in the same order, so that who waits is never waited for.
-        foreach ((int number, int[] stages, Parameter parameter) in tied)
+        foreach ((int number, int[] stages, _, Parameter parameter) in tied)
         {
             using DisposeScope scope = NewDisposeScope();
             int tag = BoundaryExchange.Tag(BoundaryExchange.FreeKind, number);
