@@ -50,6 +50,23 @@ public sealed class CommandLineTests
     }
 
     [Fact]
+    public async Task Doctor_tries_a_mesh_and_says_which_rank_is_where()
+    {
+        var (code, output, errors) = await SkeinProcess.RunAsync("doctor", "--mesh", "dp=2,tp=3", "--json");
+        Assert.True(code == 0, string.Join('\n', errors));
+        using var json = JsonDocument.Parse(output[^1]);
+        var mesh = json.RootElement.GetProperty("checks").EnumerateArray().Last();
+        Assert.Equal("ok", mesh.GetProperty("status").GetString());
+        var grid = mesh.GetProperty("detail").GetString()!.Split('\n', StringSplitOptions.TrimEntries);
+        Assert.Equal("mesh dp=2,pp=1,tp=3", grid[0]);
+        Assert.Equal("rank 4: dp 1, pp 0, tp 1", grid[5]);
+
+        (code, _, errors) = await SkeinProcess.RunAsync("doctor", "--mesh", "dp=2,up=2");
+        Assert.Equal(2, code);
+        Assert.Equal(["skein: mesh 'dp=2,up=2' has the part 'up=2': give dp=N,pp=N,tp=N with whole numbers from 1"], errors);
+    }
+
+    [Fact]
     public async Task Doctor_is_green_and_says_so_in_json()
     {
         var (code, output, errors) = await SkeinProcess.RunAsync("doctor", "--json");

@@ -29,7 +29,7 @@ internal static class DoctorCommand
 
     public static Command Create()
     {
-        var command = new Command("doctor", "Says what works on this machine, and how to get what does not");
+        var command = new Command("doctor", "Says what works on this machine, and how to get what does not") { MeshChecks.Mesh };
         command.SetAction(Run);
         return command;
     }
@@ -39,11 +39,12 @@ internal static class DoctorCommand
         var json = parsed.GetValue(CommonOptions.Json);
         var output = json ? Console.Error : Console.Out;
         var findings = new List<Finding>();
-        foreach (var check in Checks)
+        var mesh = parsed.GetValue(MeshChecks.Mesh) is { } text ? MeshChecks.Read(text) : null;
+        foreach (var check in mesh is null ? Checks : Checks.Append(() => MeshChecks.Try(mesh)))
         {
             var finding = check();
             findings.Add(finding);
-            output.WriteLine($"{Label(finding.Status),-18} {finding.Name,-14} {finding.Detail}");
+            output.WriteLine($"{Label(finding.Status),-18} {finding.Name,-14} {finding.Detail.Replace("\n", $"\n{"",-33} ", StringComparison.Ordinal)}");
             if (finding.Remedy is not null) output.WriteLine($"{"",-33} -> {finding.Remedy}");
         }
 
