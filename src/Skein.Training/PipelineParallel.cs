@@ -75,7 +75,7 @@ public sealed class PipelineParallel : Strategy
     /// What <see cref="BubbleFraction"/> would be if messages took no time and every pass took exactly its measured mean, by
     /// <see cref="PipelineSimulation"/>; for equally expensive chunks, <see cref="PipelineSchedule.BubbleFraction"/>. NaN before steps were measured.
     /// </summary>
-    public double TheoreticalBubbleFraction => PipelineSimulation.Run(options.Schedule, group.WorldSize, microBatches, times.Costs).BubbleFraction;
+    public double SimulatedBubbleFraction => PipelineSimulation.Run(options.Schedule, group.WorldSize, microBatches, times.Costs).BubbleFraction;
 
     /// <summary>
     /// Checks that all ranks have the same model, overwrites it by that of rank 0, cuts it, and frees the layers that are on other
@@ -277,10 +277,11 @@ public sealed class PipelineParallel : Strategy
     {
         if (options.LayersPerChunk is { } given)
         {
-            if (given.Count != chunks || given.Sum() != layers.Length || given.Any(static count => count < 1))
+            long sum = given.Sum(static count => (long)count);
+            if (given.Count != chunks || sum != layers.Length || given.Any(static count => count < 1))
             {
                 throw new ArgumentException(
-                    $"{nameof(PipelineOptions.LayersPerChunk)} is {string.Join(" + ", given)} = {given.Sum()} layers in {given.Count} chunks, but the model has {layers.Length} layers for {group.WorldSize} stages * {options.Schedule.Chunks} chunks each = {chunks} chunks");
+                    $"the split is {string.Join(" + ", given)} = {sum} layers in {given.Count} chunks, but the model has {layers.Length} layers for {group.WorldSize} stages * {options.Schedule.Chunks} chunks each = {chunks} chunks");
             }
 
             return [.. given];

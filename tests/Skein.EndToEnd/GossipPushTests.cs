@@ -43,7 +43,7 @@ public sealed class GossipPushTests : IDisposable
         await using (var job = await StartAsync(Epochs)) undisturbed = (await TrainingResult.OfAsync(job)).GetProperty("test_loss").GetDouble();
         await using (var job = await StartAsync(Epochs, "--restarts", "2"))
         {
-            var first = Worker(job, 2);
+            var first = job.Worker(2);
             SkeinProcess.Signal(first, SkeinProcess.Kill);
             SkeinProcess.Signal(await WorkerAfterAsync(job, first, 2), SkeinProcess.Kill);
 
@@ -79,8 +79,8 @@ public sealed class GossipPushTests : IDisposable
             "launch", "-n", "3", "--tolerate-losses", "--restarts", "1", "--run-dir", run, "--",
             "dotnet", SkeinProcess.Program, "train", "digits", "--strategy", "gossip", "--gossip", "push", "--batch-size", "48", "--epochs", "200", "--json",
         ]);
-        await TrainsAsync(run);
-        SkeinProcess.Signal(Worker(job, 1), SkeinProcess.Kill);
+        await TrainingResult.FirstStepAsync(run);
+        SkeinProcess.Signal(job.Worker(1), SkeinProcess.Kill);
         Assert.Equal(0, await job.ExitAsync());
         var result = TrainingResult.Parse(job.Output.Last(static line => line.StartsWith("[0] {", StringComparison.Ordinal))[4..]);
         Assert.Equal((3, 1), (result.GetProperty("world_size").GetInt32(), result.GetProperty("restarts").GetInt32()));
@@ -123,9 +123,7 @@ public sealed class GossipPushTests : IDisposable
         Assert.Empty(output);
     }
 
-    private static void Kill(SkeinProcess job, int rank) => SkeinProcess.Signal(Worker(job, rank), SkeinProcess.Kill);
-
-    private static int Worker(SkeinProcess job, int rank) => job.Descendants.Single(id => SkeinProcess.Environ(id).Contains($"RANK={rank}"));
+    private static void Kill(SkeinProcess job, int rank) => SkeinProcess.Signal(job.Worker(rank), SkeinProcess.Kill);
 
     /// <summary>The process that has taken the place of one that was killed.</summary>
     private static async Task<int> WorkerAfterAsync(SkeinProcess job, int former, int rank)
@@ -149,14 +147,7 @@ public sealed class GossipPushTests : IDisposable
         if (Directory.Exists(run)) Directory.Delete(run, recursive: true);
         var job = SkeinProcess.Start(
             ["train", "digits", "--strategy", "gossip", "--gossip", "push", "--workers", "4", "--batch-size", "48", "--epochs", epochs, "--json", "--run-dir", run, .. options]);
-        await TrainsAsync(run);
+        await TrainingResult.FirstStepAsync(run);
         return job;
-    }
-
-    private static async Task TrainsAsync(string run)
-    {
-        var metrics = Path.Combine(run, "metrics.jsonl");
-        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(60));
-        while (!File.Exists(metrics) || new FileInfo(metrics).Length == 0) await Task.Delay(20, limit.Token);
     }
 }

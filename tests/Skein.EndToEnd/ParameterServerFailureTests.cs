@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Text.RegularExpressions;
 
 namespace Skein.EndToEnd;
@@ -26,7 +25,7 @@ public sealed class ParameterServerFailureTests : IDisposable
     public async Task A_killed_worker_ends_a_job_that_cannot_do_without(int rank, params string[] options)
     {
         await using var job = await StartAsync(["--workers", "3", "--servers", "2", "--epochs", "1000000", .. options]);
-        SkeinProcess.Signal(Worker(job, rank), SkeinProcess.Kill);
+        SkeinProcess.Signal(job.Worker(rank), SkeinProcess.Kill);
         Assert.Equal(1, await job.ExitAsync(Prompt));
         Assert.Matches(
             rank == 0
@@ -42,7 +41,7 @@ public sealed class ParameterServerFailureTests : IDisposable
     {
         const int Epochs = 10, Chunks = 90;
         await using var job = await StartAsync("--workers", "3", "--servers", "2", "--epochs", $"{Epochs}", "--consistency", "async", "--balance", "--straggler", "1:20");
-        SkeinProcess.Signal(Worker(job, 1), SkeinProcess.Kill);
+        SkeinProcess.Signal(job.Worker(1), SkeinProcess.Kill);
         var result = await TrainingResult.OfAsync(job);
         Assert.Equal(2, result.GetProperty("world_size").GetInt32());
         Assert.Equal([Epochs * Chunks, Epochs * Chunks], result.Numbers<long>("server_updates"));
@@ -55,7 +54,7 @@ public sealed class ParameterServerFailureTests : IDisposable
     {
         const int Epochs = 15;
         await using var job = await StartAsync("--workers", "1", "--epochs", $"{Epochs}", "--consistency", "async", "--balance");
-        var first = Worker(job, 0);
+        var first = job.Worker(0);
         SkeinProcess.Signal(first, Stop);
         await using var second = SkeinProcess.Start(
             [Secret], "train", "digits", "--strategy", "parameter-server", "--epochs", $"{Epochs}", "--coordinator", SkeinProcess.Variable(first, "SKEIN_COORDINATOR")!);
@@ -83,7 +82,7 @@ public sealed class ParameterServerFailureTests : IDisposable
     {
         await using var job = await StartAsync("--workers", "2", "--epochs", "1000000", "--consistency", "async", "--straggler", "1:20");
         await using var second = SkeinProcess.Start(
-            [Secret], "train", "digits", "--strategy", "parameter-server", "--coordinator", SkeinProcess.Variable(Worker(job, 0), "SKEIN_COORDINATOR")!);
+            [Secret], "train", "digits", "--strategy", "parameter-server", "--coordinator", SkeinProcess.Variable(job.Worker(0), "SKEIN_COORDINATOR")!);
         Assert.Equal(1, await second.ExitAsync());
         Assert.Equal(
             $"skein: process {second.Id} on {Environment.MachineName} cannot join: this job divides its data among 2 workers beforehand; start it with --balance so that workers can join",
@@ -149,9 +148,6 @@ public sealed class ParameterServerFailureTests : IDisposable
         while (!File.Exists(metrics) || new FileInfo(metrics).Length < 1000) await Task.Delay(5, limit.Token);
         return job;
     }
-
-    private static int Worker(SkeinProcess job, int rank) =>
-        job.Descendants.Single(id => SkeinProcess.Variable(id, "RANK") == rank.ToString(CultureInfo.InvariantCulture));
 
     private static int[] Servers(SkeinProcess job) => [.. job.Descendants.Where(id => SkeinProcess.CommandLine(id) is [.., "serve"])];
 

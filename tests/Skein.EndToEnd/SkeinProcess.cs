@@ -44,6 +44,9 @@ internal sealed class SkeinProcess : IAsyncDisposable
     /// <summary>The processes that this one started, however many steps removed, as long as they keep their environment.</summary>
     public int[] Descendants => [.. Processes().Where(id => id != process.Id && Environ(id).Contains($"{Mark}={mark}"))];
 
+    /// <summary>The worker process of that rank, which this one started.</summary>
+    public int Worker(int rank) => Descendants.Single(id => Environ(id).Contains($"RANK={rank}"));
+
     public static SkeinProcess Start(params string[] arguments) => Start([], arguments);
 
     public static SkeinProcess Start((string Name, string? Value)[] environment, params string[] arguments) =>

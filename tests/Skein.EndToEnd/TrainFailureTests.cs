@@ -51,8 +51,7 @@ public sealed class TrainFailureTests : IDisposable
     {
         var sharedBefore = Directory.GetFiles("/dev/shm", "*skein*");
         await using var job = await EndlessAsync("--workers", "3", "--transport", transport);
-        var worker = job.Descendants.Single(id => SkeinProcess.Environ(id).Contains($"RANK={rank}"));
-        SkeinProcess.Signal(worker, SkeinProcess.Kill);
+        SkeinProcess.Signal(job.Worker(rank), SkeinProcess.Kill);
         Assert.Equal(1, await job.ExitAsync(Prompt));
         Assert.Contains(job.Errors, line => line.StartsWith($"skein: rank {rank} was ended by signal 9 (SIGKILL)", StringComparison.Ordinal));
         foreach (var survivor in Enumerable.Range(0, 3).Where(other => other != rank))
@@ -130,9 +129,7 @@ public sealed class TrainFailureTests : IDisposable
     {
         var run = Path.Combine(directory, "run");
         var job = SkeinProcess.Start(["train", "digits", "--batch-size", "48", "--epochs", "1000000", "--run-dir", run, .. options]);
-        var metrics = Path.Combine(run, "metrics.jsonl");
-        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(60));
-        while (!File.Exists(metrics) || new FileInfo(metrics).Length == 0) await Task.Delay(20, limit.Token);
+        await TrainingResult.FirstStepAsync(run);
         return job;
     }
 }

@@ -27,6 +27,14 @@ internal static class TrainingResult
         return Parse(process.Output[^1]);
     }
 
+    /// <summary>Waits until rank 0 of the job with that run directory has taken a step.</summary>
+    public static async Task FirstStepAsync(string run)
+    {
+        var metrics = Path.Combine(run, "metrics.jsonl");
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        while (!File.Exists(metrics) || new FileInfo(metrics).Length == 0) await Task.Delay(20, limit.Token);
+    }
+
     public static string? Checksum(this JsonElement result) => result.GetProperty("parameter_checksum").GetString();
 
     public static double[] Losses(this JsonElement result) => result.Numbers<double>("loss_history");

@@ -77,12 +77,13 @@ internal sealed record ModelParallelPlan
         Refuse(options.SequenceParallel && shape[MeshShape.Tensor] == 1 && strategy != Tensor, "--sequence-parallel", "tensor parallel workers: --strategy tensor, or a mesh with tp above 1");
         Refuse(options.OffloadOptimizer && zero is null, "--offload-optimizer", "--zero");
         if (pipelined && zero == ZeroStage.Parameters) throw new UsageException("--zero is 3, but a pipeline uses its parameters all the time: use --zero 1 or 2 with pp above 1");
+        PipelineSchedule? schedule = pipelined ? ParseSchedule(options.Schedule) : null;
         return new ModelParallelPlan
         {
             Shape = shape,
             Zero = zero,
-            Schedule = pipelined ? ParseSchedule(options.Schedule) : null,
-            Split = options.Split is null or Estimated or Profiled ? null : ParseSplit(options.Split),
+            Schedule = schedule,
+            Split = options.Split is null or Estimated or Profiled ? null : ParseSplit(options.Split, shape[MeshShape.Pipeline], schedule!.Chunks),
             Balance = options.Split == Profiled ? PipelineBalance.Profiled : PipelineBalance.Estimated,
             SequenceParallel = options.SequenceParallel,
             ActivationCheckpointing = options.ActivationCheckpointing,
@@ -134,8 +135,13 @@ internal sealed record ModelParallelPlan
         }
     }
 
-    private static int[] ParseSplit(string text) =>
-        [.. text.Split(',').Select(part => int.TryParse(part, NumberStyles.None, CultureInfo.InvariantCulture, out int layers) && layers > 0
-            ? layers
+    private static int[] ParseSplit(string text, int stages, int chunks)
+    {
+        int[] layers = [.. text.Split(',').Select(part => int.TryParse(part, NumberStyles.None, CultureInfo.InvariantCulture, out int count) && count > 0
+            ? count
             : throw new UsageException($"--split is '{text}': give {Estimated}, {Profiled}, or the number of layers of each stage (or of each of its chunks), for example 3,4"))];
+        return layers.Length == stages * chunks
+            ? layers
+            : throw new UsageException($"--split is '{text}', the layers of {layers.Length} chunks, but there are {stages} stages * {chunks} chunks each = {stages * chunks}: give a number for each");
+    }
 }

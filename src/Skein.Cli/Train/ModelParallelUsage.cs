@@ -1,4 +1,5 @@
 using Skein.Training;
+using Skein.Training.Meshes;
 
 namespace Skein.Cli.Train;
 
@@ -15,8 +16,12 @@ internal static class ModelParallelUsage
             Zero = (int?)divided.Zero,
             Schedule = divided.Schedule?.ToString(),
             MicroBatches = divided.Schedule is null ? null : plan.GradientAccumulation,
-            BubbleFraction = pipeline?.BubbleFraction,
-            TheoreticalBubbleFraction = pipeline?.TheoreticalBubbleFraction,
+            BubbleFraction = Measured(pipeline?.BubbleFraction),
+            SimulatedBubbleFraction = Measured(pipeline?.SimulatedBubbleFraction),
+            TheoreticalBubbleFraction = divided.Schedule?.BubbleFraction(divided.Shape[MeshShape.Pipeline], plan.GradientAccumulation),
         };
     }
+
+    // The first steps are not measured, and there may be no others.
+    private static double? Measured(double? fraction) => fraction is double.NaN ? null : fraction;
 }

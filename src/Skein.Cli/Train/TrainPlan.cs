@@ -180,6 +180,11 @@ internal sealed record TrainPlan
     private void CheckDivision()
     {
         if (ModelParallel is null) return;
+        if (Compression is not null && DataWorkers < WorldSize)
+        {
+            throw new UsageException($"--compression is {Compression.Rules}, with which a worker may skip a step, but workers that divide a model have to step together: use a mesh of dp alone, or no compression");
+        }
+
         if (ModelParallel.Shape[MeshShape.Tensor] > 1 && Workload.Choice(Model).TensorPlan is null)
         {
             string[] divisible = [.. Workload.Models.Where(static model => model.TensorPlan is not null).Select(static model => model.Name)];

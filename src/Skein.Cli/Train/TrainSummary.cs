@@ -56,6 +56,7 @@ internal sealed record TrainSummary
     public string? Schedule { get; init; }
     public int? MicroBatches { get; init; }
     public double? BubbleFraction { get; init; }
+    public double? SimulatedBubbleFraction { get; init; }
     public double? TheoreticalBubbleFraction { get; init; }
     public string? Gossip { get; init; }
     public string? Topology { get; init; }

@@ -62,7 +62,7 @@ public sealed record MeshShape
     /// <exception cref="ArgumentException">They do not; shows the product.</exception>
     public void Validate(int worldSize)
     {
-        long product = Dimensions.Aggregate(1L, static (product, dimension) => product * dimension.Size);
+        Int128 product = Dimensions.Aggregate(Int128.One, static (product, dimension) => product * dimension.Size);
         if (product == worldSize) return;
         throw new ArgumentException(
             $"the mesh is {string.Join(" * ", Dimensions.Select(static dimension => $"{dimension.Name}({dimension.Size})"))} = {product} ranks, but the world size is {worldSize}: change the mesh, or start {product} workers");

@@ -21,6 +21,9 @@ public sealed record PipelineSchedule
         ZeroBubble,
     }
 
+    // More than any model has layers, and few enough for no product of it to overflow.
+    private const int MostChunks = 1024;
+
     private readonly Order order;
 
     private PipelineSchedule(Order order, int chunks = 1)
@@ -55,10 +58,11 @@ public sealed record PipelineSchedule
     /// large-scale language model training on GPU clusters using Megatron-LM", section 2.2.2). Micro-batches go through in groups of
     /// as many as there are stages; the last one may be smaller.
     /// </summary>
-    /// <param name="chunks">Chunks of each stage, at least 1.</param>
+    /// <param name="chunks">Chunks of each stage, from 1 to 1,024.</param>
     public static PipelineSchedule Interleaved(int chunks)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(chunks, 1);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(chunks, MostChunks);
         return new PipelineSchedule(Order.Interleaved, chunks);
     }
 
@@ -69,7 +73,7 @@ public sealed record PipelineSchedule
         ArgumentNullException.ThrowIfNull(text);
         const string Prefix = "interleaved:";
         if (text.StartsWith(Prefix, StringComparison.Ordinal)
-            && int.TryParse(text.AsSpan(Prefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out int chunks) && chunks >= 1)
+            && int.TryParse(text.AsSpan(Prefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out int chunks) && chunks is >= 1 and <= MostChunks)
         {
             return Interleaved(chunks);
         }
@@ -79,7 +83,7 @@ public sealed record PipelineSchedule
             "gpipe" => GPipe,
             "1f1b" => OneForwardOneBackward,
             "zero-bubble" => ZeroBubble,
-            _ => throw new FormatException($"'{text}' is no pipeline schedule: give gpipe, 1f1b, interleaved:V with V chunks a stage, or zero-bubble"),
+            _ => throw new FormatException($"'{text}' is no pipeline schedule: give gpipe, 1f1b, interleaved:V with V from 1 to {MostChunks} chunks a stage, or zero-bubble"),
         };
     }
 

@@ -36,7 +36,7 @@ public class PipelineFailureTests
             "3 stages * 3 chunks each = 9 chunks, but the model has 7 layers to share out: use fewer stages or chunks, or a model of more layers",
             await Error(new PipelineOptions { Schedule = PipelineSchedule.Interleaved(3) }, LayeredModels.Mlp));
         Assert.Equal(
-            "LayersPerChunk is 3 + 3 = 6 layers in 2 chunks, but the model has 7 layers for 3 stages * 1 chunks each = 3 chunks",
+            "the split is 3 + 3 = 6 layers in 2 chunks, but the model has 7 layers for 3 stages * 1 chunks each = 3 chunks",
             await Error(new PipelineOptions { LayersPerChunk = [3, 3] }, LayeredModels.Mlp));
         Assert.StartsWith("stage 1 of the pipeline has no parameter to train", await Error(new PipelineOptions { LayersPerChunk = [1, 1, 5] }, LayeredModels.Mlp), StringComparison.Ordinal);
         Assert.StartsWith("a Linear cannot be taken apart into layers", await Error(new PipelineOptions(), static () => nn.Linear(2, 2)), StringComparison.Ordinal);
