@@ -21,6 +21,10 @@ internal sealed record TrainRun(JsonElement Summary, IReadOnlyList<PlotPoint> Lo
 
     public double BytesSentPerWorker => Summary.GetProperty("bytes_sent_per_worker").GetDouble();
 
+    public double PeakBytes => Summary.GetProperty("peak_rss_bytes").GetDouble();
+
+    public string Checksum => Summary.GetProperty("parameter_checksum").GetString()!;
+
     public double TrainLoss => Number(Summary.GetProperty("train_loss"));
 
     public double MeanStaleness => Summary.GetProperty("mean_staleness").GetDouble();
@@ -52,6 +56,9 @@ internal sealed record TrainRun(JsonElement Summary, IReadOnlyList<PlotPoint> Lo
             Directory.Delete(directory, recursive: true);
         }
     }
+
+    /// <summary>The median of the steps' durations but those of the first <paramref name="warmUp"/>.</summary>
+    public double StepSeconds(int warmUp) => Statistics.Median(Losses.Skip(warmUp).Zip(Losses.Skip(warmUp - 1), static (end, start) => end.X - start.X));
 
     /// <summary>The losses by the seconds from the end of the first step, as means over <paramref name="window"/> steps around each: a window behind it would be later in time.</summary>
     public IReadOnlyList<PlotPoint> Smoothed(int window)
