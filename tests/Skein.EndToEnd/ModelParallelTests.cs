@@ -53,6 +53,18 @@ public sealed class ModelParallelTests(ModelParallelRuns runs) : IClassFixture<M
         Assert.Equal(single.GetProperty("test_accuracy").GetDouble(), job.GetProperty("test_accuracy").GetDouble(), 1e-2);
     }
 
+    [Theory]
+    [InlineData("--workers 4 --strategy mesh --mesh dp=2,pp=2")]
+    [InlineData("--workers 4 --strategy mesh --mesh dp=2,tp=2")]
+    public async Task Copies_of_a_divided_model_send_fewer_bytes_with_compression(string options)
+    {
+        JsonElement whole = await runs.DigitsAsync(options), half = await runs.DigitsAsync($"{options} --compression fp16");
+        Assert.Equal("fp16", half.GetProperty("compression").GetString());
+        Assert.Equal(2, half.GetProperty("compression_ratio").GetDouble(), 0.1);
+        Assert.Equal(0, half.GetProperty("skipped_steps").GetInt64());
+        Assert.All(whole.Losses().Zip(half.Losses()), static pair => Assert.Equal(pair.First, pair.Second, 5e-3 * pair.First));
+    }
+
     // A job ends well only if all its ranks have the same parameters.
     [Theory]
     [InlineData(Sharded)]

@@ -53,7 +53,7 @@ public sealed class ModelParallelUsageTests : IDisposable
     [InlineData("--compression is int8, but --zero divides the gradients that it would compress: use one of the two", "--strategy mesh --mesh dp=2 --zero 1 --compression int8")]
     [InlineData("--compression is int8, which needs --strategy ddp, mesh, local-sgd or gossip; this is sharded", "--strategy sharded --compression int8")]
     [InlineData(
-        "--compression is int8, with which a worker may skip a step, but workers that divide a model have to step together: use a mesh of dp alone, or no compression",
+        "--compression is int8, which is for gradients between data-parallel workers, but the mesh is dp=1,pp=2,tp=1: use one with dp above 1, or no compression",
         "--strategy mesh --mesh pp=2 --compression int8")]
     [InlineData("the model mf has no plan for tensor parallelism", "--strategy tensor", "lecture-ratings")]
     [InlineData("lecture-ratings is measured on the whole model, which no worker would have: use --strategy ddp, or sharded with --zero 1 or 2", "--strategy pipeline", "lecture-ratings")]

@@ -180,10 +180,7 @@ internal sealed record TrainPlan
     private void CheckDivision()
     {
         if (ModelParallel is null) return;
-        if (Compression is not null && DataWorkers < WorldSize)
-        {
-            throw new UsageException($"--compression is {Compression.Rules}, with which a worker may skip a step, but workers that divide a model have to step together: use a mesh of dp alone, or no compression");
-        }
+        if (Compression is not null && DataWorkers == 1) throw new UsageException($"--compression is {Compression.Rules}, which is for gradients between data-parallel workers, but the mesh is {ModelParallel.Shape}: use one with dp above 1, or no compression");
 
         if (ModelParallel.Shape[MeshShape.Tensor] > 1 && Workload.Choice(Model).TensorPlan is null)
         {
