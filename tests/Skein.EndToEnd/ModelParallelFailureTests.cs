@@ -15,10 +15,9 @@ public sealed class ModelParallelFailureTests : IDisposable
     public void Dispose() => Directory.Delete(directory, recursive: true);
 
     [Theory]
-    [InlineData(0, 3, $"{Digits} --strategy sharded")]
-    [InlineData(1, 3, $"{Language} --strategy pipeline")]
-    [InlineData(2, 3, $"{Language} --strategy pipeline --schedule zero-bubble --transport tcp")]
-    [InlineData(1, 2, $"{Digits} --strategy tensor")]
+    [InlineData(0, 2, $"{Digits} --strategy sharded")]
+    [InlineData(1, 3, $"{Language} --strategy pipeline --schedule zero-bubble")]
+    [InlineData(1, 2, $"{Digits} --strategy tensor --transport tcp")]
     [InlineData(3, 4, $"{Language} --strategy mesh --mesh dp=2,pp=2")]
     [InlineData(2, 4, $"{Digits} --strategy mesh --mesh dp=2,tp=2 --zero 3")]
     public async Task A_killed_rank_ends_all_with_an_error_that_names_it(int rank, int workers, string arguments)
@@ -34,9 +33,9 @@ public sealed class ModelParallelFailureTests : IDisposable
     }
 
     [Theory]
-    [InlineData(SkeinProcess.Interrupt, $"{Language} --workers 3 --strategy pipeline")]
-    [InlineData(SkeinProcess.Interrupt, $"{Digits} --workers 4 --strategy mesh --mesh dp=2,tp=2 --zero 3")]
     [InlineData(SkeinProcess.Terminate, $"{Digits} --workers 2 --strategy tensor")]
+    [InlineData(SkeinProcess.Interrupt, $"{Language} --workers 2 --strategy pipeline")]
+    [InlineData(SkeinProcess.Interrupt, $"{Digits} --workers 4 --strategy mesh --mesh dp=2,tp=2 --zero 3")]
     public async Task An_interrupted_training_ends_with_130(int signal, string arguments)
     {
         await using SkeinProcess job = await EndlessAsync(arguments);
@@ -49,8 +48,7 @@ public sealed class ModelParallelFailureTests : IDisposable
     // Rank 0 has the first stage, and cannot write down what its first step was like.
     [Theory]
     [InlineData(3, $"{Language} --strategy pipeline")]
-    [InlineData(4, $"{Language} --strategy mesh --mesh pp=2,tp=2")]
-    [InlineData(3, $"{Digits} --strategy sharded")]
+    [InlineData(2, $"{Digits} --strategy sharded")]
     public async Task A_stage_that_fails_half_way_ends_all_with_an_error_that_names_it(int workers, string arguments)
     {
         Directory.CreateDirectory(Run);

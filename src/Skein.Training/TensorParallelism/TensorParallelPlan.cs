@@ -27,7 +27,6 @@ public sealed record TensorParallelPlan
     public static TensorParallelPlan Transformer(int heads)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(heads, 1);
-        // All optional: a pipeline stage has only some of them.
         return new TensorParallelPlan(
             Rule("tokens", TensorParallelKind.Embedding),
             Rule("positions", TensorParallelKind.Positions),
@@ -70,12 +69,13 @@ public sealed record TensorParallelPlan
             }
 
             bool alone = !divided && rules.Count == linears - 1;
-            rules.Add(new TensorParallelRule(name, divided ? TensorParallelKind.Row : alone ? TensorParallelKind.GatheredColumn : TensorParallelKind.Column));
+            rules.Add(Rule(name, divided ? TensorParallelKind.Row : alone ? TensorParallelKind.GatheredColumn : TensorParallelKind.Column));
         }
 
         return new TensorParallelPlan(rules.ToArray());
     }
 
+    // All optional: a pipeline stage has only some of the modules.
     private static TensorParallelRule Rule(string pattern, TensorParallelKind kind, int heads = 1) => new(pattern, kind) { Heads = heads, Optional = true };
 
     private static bool IsElementwise(nn.Module module) =>
