@@ -3,9 +3,8 @@ using static TorchSharp.torch;
 namespace Skein.Training.Gradients;
 
 /// <summary>
-/// Tells during a backward pass which buckets are complete. TorchSharp has no hooks on tensors, so an identity
-/// function is put before chosen modules; when its backward runs, so has that of everything created after it in
-/// the forward pass, gradients of parameters included.
+/// Tells during a backward pass which buckets are complete. Once it comes to the input of a module
+/// (<see cref="BackwardNotice"/>), so it has to everything created after that in the forward pass, gradients of parameters included.
 /// </summary>
 /// <remarks>
 /// That holds because the autograd engine runs, of all nodes that are ready, first those that accumulate parameters'
@@ -99,25 +98,11 @@ internal sealed class BackwardObserver : IDisposable
         if (!is_grad_enabled()) return input;
         int call = calls++;
         if (firstCall[index] == NotCalled) firstCall[index] = call;
-        return boundary && input.requires_grad ? Identity.apply(input, this, call, generation) : input;
-    }
-
-    private sealed class Identity : autograd.SingleTensorFunction<Identity>
-    {
-        public override string Name => nameof(Identity);
-
-        public override Tensor forward(autograd.AutogradContext ctx, params object[] vars)
+        if (!boundary || !input.requires_grad) return input;
+        int current = generation;
+        return BackwardNotice.At(input, () =>
         {
-            ctx.save_data("arguments", vars);
-            return ((Tensor)vars[0]).alias();
-        }
-
-        public override List<Tensor> backward(autograd.AutogradContext ctx, Tensor grad_output)
-        {
-            var arguments = (object[])ctx.get_data("arguments");
-            var observer = (BackwardObserver)arguments[1];
-            if ((int)arguments[3] == observer.generation) observer.reached((int)arguments[2]);
-            return [grad_output, null!, null!, null!];
-        }
+            if (current == generation) reached(call);
+        });
     }
 }
