@@ -1,9 +1,10 @@
 using System.CommandLine;
 using Skein.Benchmarks;
 using Skein.Benchmarks.Communication;
+using Skein.Benchmarks.ModelParallel;
 using Skein.Benchmarks.ParameterServers;
 
-// Whole-process benchmarks: dotnet run -c Release --project benchmarks/Skein.Benchmarks -- allreduce PEERS | ddp | parameter-server MODE | compression MODE
+// Whole-process benchmarks: dotnet run -c Release --project benchmarks/Skein.Benchmarks -- allreduce PEERS | ddp | parameter-server MODE | compression MODE | model-parallel MODE
 return await new RootCommand("Benchmarks of whole processes")
 {
     AllReduceBenchmark.Command(),
@@ -12,4 +13,5 @@ return await new RootCommand("Benchmarks of whole processes")
     LoopbackBaseline.PeerCommand(),
     ServersCommand.Create(),
     CompressionCommand.Create(),
+    ModelParallelCommand.Create(),
 }.Parse(args).InvokeAsync();

@@ -1,0 +1,94 @@
+using System.CommandLine;
+using System.Globalization;
+using System.IO.Compression;
+using System.Text.Json;
+
+namespace Skein.Benchmarks.ModelParallel;
+
+/// <summary>What <c>skein plan</c> predicts beside what <c>skein train</c> takes, right after it.</summary>
+internal static class PlanBenchmark
+{
+    // The first steps compile code and touch memory for the first time.
+    private const int WarmUp = 3;
+
+    // Of the Bible: enough to train on, and soon evaluated.
+    private const int TextCharacters = 120_000;
+
+    private static readonly Option<int> Steps = new("--steps") { DefaultValueFactory = static _ => 16 };
+    private static readonly Option<string[]> Only = new("--only") { DefaultValueFactory = static _ => [], AllowMultipleArgumentsPerToken = true, Description = "Names of configurations [default: all]" };
+    private static readonly Option<string> Text = new("--text") { DefaultValueFactory = static _ => "data/kjv.txt.gz", Description = "A gzipped text, of which the first part is trained on" };
+
+    private static readonly Configuration[] All =
+    [
+        new("mlp ddp", ["fashion-mnist", "--model", "mlp", "--batch-size", "256"], 2, "dp=2,pp=1,tp=1"),
+        new("cnn zero 1", ["fashion-mnist", "--model", "cnn", "--batch-size", "64"], 2, "dp=2,pp=1,tp=1", Zero: 1),
+        new("tiny ddp", ["language-model", "--model", "gpt-tiny", "--batch-size", "32"], 2, "dp=2,pp=1,tp=1"),
+        new("tiny tensor", ["language-model", "--model", "gpt-tiny", "--batch-size", "16", "--context", "128"], 2, "dp=1,pp=1,tp=2"),
+        new("tiny dp x pp", ["language-model", "--model", "gpt-tiny", "--batch-size", "48"], 4, "dp=2,pp=2,tp=1", Schedule: "1f1b", MicroBatches: 4),
+        new("small 1f1b", ["language-model", "--model", "gpt-small", "--batch-size", "16", "--context", "128"], 2, "dp=1,pp=2,tp=1", Schedule: "1f1b", MicroBatches: 8),
+        new("small zero 3", ["language-model", "--model", "gpt-small", "--batch-size", "12"], 2, "dp=2,pp=1,tp=1", Zero: 3),
+        new("gpt2 zero 3", ["language-model", "--model", "gpt2", "--batch-size", "4", "--context", "64"], 2, "dp=2,pp=1,tp=1", Zero: 3),
+    ];
+
+    public static Command Command()
+    {
+        var command = new Command("plan", "Predicted and measured step times and memory") { Steps, Only, Text, TrainRun.Skein };
+        command.SetAction(Run);
+        return command;
+    }
+
+    private static async Task Run(ParseResult parsed, CancellationToken cancellationToken)
+    {
+        string[] only = parsed.GetValue(Only)!;
+        string text = Path.GetTempFileName();
+        try
+        {
+            await WriteTextAsync(parsed.GetValue(Text)!, text, cancellationToken);
+            Console.WriteLine("| model, batch | plan | step predicted, s | measured | ratio | memory predicted, MiB | measured | ratio |");
+            Console.WriteLine("| --- | --- | --- | --- | --- | --- | --- | --- |");
+            foreach (Configuration configuration in All.Where(configuration => only.Length == 0 || only.Contains(configuration.Name)))
+            {
+                string[] training = configuration.Training[0] == "language-model" ? [.. configuration.Training, "--text", text] : configuration.Training;
+                await CompareAsync(parsed.GetValue(TrainRun.Skein)!, configuration, training, parsed.GetValue(Steps), cancellationToken);
+            }
+        }
+        finally
+        {
+            File.Delete(text);
+        }
+    }
+
+    private static async Task CompareAsync(string skein, Configuration configuration, string[] training, int steps, CancellationToken cancellationToken)
+    {
+        string output = await ChildProcess.OutputAsync(skein, ["plan", .. training, "--workers", $"{configuration.Workers}", "--json"], cancellationToken);
+        JsonElement plan = JsonDocument.Parse(output.TrimEnd().Split('\n')[^1]).RootElement.GetProperty("plans").EnumerateArray().First(configuration.Is);
+        string[] train = [.. plan.GetProperty("command").GetString()!.Split(' ').Skip(2), "--epochs", $"{steps}", "--max-steps", $"{steps}"];
+        TrainRun run = await TrainRun.RunAsync(skein, train, cancellationToken);
+        double measured = Statistics.Median(run.Losses.Skip(WarmUp).Zip(run.Losses.Skip(WarmUp - 1), static (end, start) => end.X - start.X));
+        double predicted = plan.GetProperty("step_seconds").GetDouble();
+        double predictedMemory = plan.GetProperty("memory_bytes").GetDouble() / (1 << 20), memory = run.Summary.GetProperty("peak_rss_bytes").GetDouble() / (1 << 20);
+        Console.WriteLine(string.Create(
+            CultureInfo.InvariantCulture,
+            $"| {Describe(configuration.Training)} | {configuration.Describe()} | {predicted:f4} | {measured:f4} | {predicted / measured:f2} | {predictedMemory:f0} | {memory:f0} | {predictedMemory / memory:f2} |"));
+    }
+
+    private static string Describe(string[] training) => string.Join(' ', training.Where(static (argument, index) => index > 0 && argument is not "--model")).Replace("--", "", StringComparison.Ordinal);
+
+    private static async Task WriteTextAsync(string source, string target, CancellationToken cancellationToken)
+    {
+        using var reader = new StreamReader(new GZipStream(File.OpenRead(source), CompressionMode.Decompress));
+        var characters = new char[TextCharacters];
+        int count = await reader.ReadBlockAsync(characters, cancellationToken);
+        await File.WriteAllTextAsync(target, new string(characters, 0, count), cancellationToken);
+    }
+
+    private sealed record Configuration(string Name, string[] Training, int Workers, string Mesh, int? Zero = null, string? Schedule = null, int? MicroBatches = null)
+    {
+        public bool Is(JsonElement plan) =>
+            plan.GetProperty("mesh").GetString() == Mesh && Number(plan, "zero") == Zero && plan.GetProperty("schedule").GetString() == Schedule && Number(plan, "micro_batches") == MicroBatches;
+
+        public string Describe() => $"{Mesh}{(Zero is null ? "" : $" zero {Zero}")}{(Schedule is null ? "" : $" {Schedule}, {MicroBatches} micro-batches")}";
+
+        private static int? Number(JsonElement plan, string name) => plan.GetProperty(name) is { ValueKind: JsonValueKind.Number } number ? number.GetInt32() : null;
+    }
+}
