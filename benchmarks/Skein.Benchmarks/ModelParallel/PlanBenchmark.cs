@@ -8,23 +8,19 @@ namespace Skein.Benchmarks.ModelParallel;
 /// <summary>What <c>skein plan</c> predicts beside what <c>skein train</c> takes, right after it.</summary>
 internal static class PlanBenchmark
 {
-    // The first steps compile code and touch memory for the first time.
-    private const int WarmUp = 3;
-
     // Of the Bible: enough to train on, and soon evaluated.
     private const int TextCharacters = 120_000;
 
-    private static readonly Option<int> Steps = new("--steps") { DefaultValueFactory = static _ => 16 };
     private static readonly Option<string[]> Only = new("--only") { DefaultValueFactory = static _ => [], AllowMultipleArgumentsPerToken = true, Description = "Names of configurations [default: all]" };
     private static readonly Option<string> Text = new("--text") { DefaultValueFactory = static _ => "data/kjv.txt.gz", Description = "A gzipped text, of which the first part is trained on" };
 
     private static readonly Configuration[] All =
     [
-        new("mlp ddp", ["fashion-mnist", "--model", "mlp", "--batch-size", "256"], 2, "dp=2,pp=1,tp=1"),
-        new("cnn zero 1", ["fashion-mnist", "--model", "cnn", "--batch-size", "64"], 2, "dp=2,pp=1,tp=1", Zero: 1),
-        new("tiny ddp", ["language-model", "--model", "gpt-tiny", "--batch-size", "32"], 2, "dp=2,pp=1,tp=1"),
-        new("tiny tensor", ["language-model", "--model", "gpt-tiny", "--batch-size", "16", "--context", "128"], 2, "dp=1,pp=1,tp=2"),
-        new("tiny dp x pp", ["language-model", "--model", "gpt-tiny", "--batch-size", "48"], 4, "dp=2,pp=2,tp=1", Schedule: "1f1b", MicroBatches: 4),
+        new("mlp ddp", ["fashion-mnist", "--model", "mlp", "--batch-size", "256"], 2, "dp=2,pp=1,tp=1", Steps: 200),
+        new("cnn zero 1", ["fashion-mnist", "--model", "cnn", "--batch-size", "64"], 2, "dp=2,pp=1,tp=1", Zero: 1, Steps: 200),
+        new("tiny ddp", ["language-model", "--model", "gpt-tiny", "--batch-size", "32"], 2, "dp=2,pp=1,tp=1", Steps: 40),
+        new("tiny tensor", ["language-model", "--model", "gpt-tiny", "--batch-size", "16", "--context", "128"], 2, "dp=1,pp=1,tp=2", Steps: 40),
+        new("tiny dp x pp", ["language-model", "--model", "gpt-tiny", "--batch-size", "48"], 4, "dp=2,pp=2,tp=1", Schedule: "1f1b", MicroBatches: 4, Steps: 40),
         new("small 1f1b", ["language-model", "--model", "gpt-small", "--batch-size", "16", "--context", "128"], 2, "dp=1,pp=2,tp=1", Schedule: "1f1b", MicroBatches: 8),
         new("small zero 3", ["language-model", "--model", "gpt-small", "--batch-size", "12"], 2, "dp=2,pp=1,tp=1", Zero: 3),
         new("gpt2 zero 3", ["language-model", "--model", "gpt2", "--batch-size", "4", "--context", "64"], 2, "dp=2,pp=1,tp=1", Zero: 3),
@@ -32,7 +28,7 @@ internal static class PlanBenchmark
 
     public static Command Command()
     {
-        var command = new Command("plan", "Predicted and measured step times and memory") { Steps, Only, Text, TrainRun.Skein };
+        var command = new Command("plan", "Predicted and measured step times and memory") { Only, Text, TrainRun.Skein };
         command.SetAction(Run);
         return command;
     }
@@ -49,7 +45,7 @@ internal static class PlanBenchmark
             foreach (Configuration configuration in All.Where(configuration => only.Length == 0 || only.Contains(configuration.Name)))
             {
                 string[] training = configuration.Training[0] == "language-model" ? [.. configuration.Training, "--text", text] : configuration.Training;
-                await CompareAsync(parsed.GetValue(TrainRun.Skein)!, configuration, training, parsed.GetValue(Steps), cancellationToken);
+                await CompareAsync(parsed.GetValue(TrainRun.Skein)!, configuration, training, cancellationToken);
             }
         }
         finally
@@ -58,13 +54,15 @@ internal static class PlanBenchmark
         }
     }
 
-    private static async Task CompareAsync(string skein, Configuration configuration, string[] training, int steps, CancellationToken cancellationToken)
+    private static async Task CompareAsync(string skein, Configuration configuration, string[] training, CancellationToken cancellationToken)
     {
         string output = await ChildProcess.OutputAsync(skein, ["plan", .. training, "--workers", $"{configuration.Workers}", "--json"], cancellationToken);
         JsonElement plan = JsonDocument.Parse(output.TrimEnd().Split('\n')[^1]).RootElement.GetProperty("plans").EnumerateArray().First(configuration.Is);
-        string[] train = [.. plan.GetProperty("command").GetString()!.Split(' ').Skip(2), "--epochs", $"{steps}", "--max-steps", $"{steps}"];
+        string[] train = [.. plan.GetProperty("command").GetString()!.Split(' ').Skip(2), "--epochs", $"{configuration.Steps}", "--max-steps", $"{configuration.Steps}"];
         TrainRun run = await TrainRun.RunAsync(skein, train, cancellationToken);
-        double measured = Statistics.Median(run.Losses.Skip(WarmUp).Zip(run.Losses.Skip(WarmUp - 1), static (end, start) => end.X - start.X));
+        // The first steps compile code and touch memory for the first time.
+        double[] durations = [.. run.Losses.Skip(1).Zip(run.Losses, static (end, start) => end.X - start.X)];
+        double measured = Statistics.Median(durations[(durations.Length / 3)..]);
         double predicted = plan.GetProperty("step_seconds").GetDouble();
         double predictedMemory = plan.GetProperty("memory_bytes").GetDouble() / (1 << 20), memory = run.Summary.GetProperty("peak_rss_bytes").GetDouble() / (1 << 20);
         Console.WriteLine(string.Create(
@@ -82,7 +80,7 @@ internal static class PlanBenchmark
         await File.WriteAllTextAsync(target, new string(characters, 0, count), cancellationToken);
     }
 
-    private sealed record Configuration(string Name, string[] Training, int Workers, string Mesh, int? Zero = null, string? Schedule = null, int? MicroBatches = null)
+    private sealed record Configuration(string Name, string[] Training, int Workers, string Mesh, int? Zero = null, string? Schedule = null, int? MicroBatches = null, int Steps = 12)
     {
         public bool Is(JsonElement plan) =>
             plan.GetProperty("mesh").GetString() == Mesh && Number(plan, "zero") == Zero && plan.GetProperty("schedule").GetString() == Schedule && Number(plan, "micro_batches") == MicroBatches;

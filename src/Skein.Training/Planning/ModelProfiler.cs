@@ -16,6 +16,9 @@ namespace Skein.Training.Planning;
 public sealed class ModelProfiler
 {
     private const int Repetitions = 3;
+
+    // As many as it takes until what is freed is torn into pieces as much as it will be.
+    private const int PassesInRow = 4;
     private static readonly TimeSpan LongestPass = TimeSpan.FromSeconds(3);
 
     private readonly ProcessGroup group;
@@ -67,6 +70,7 @@ public sealed class ModelProfiler
         model.train();
         (int fewer, int more) = ChooseSizes(largest);
         LayerMeasurement[] small = MeasureLayers(fewer), large = MeasureLayers(more);
+        LinearCost training = LinearCost.ThroughPositive(fewer, TrainingPeak(fewer), more, TrainingPeak(more));
         LinearCost evaluation = LinearCost.ThroughPositive(fewer, EvaluationPeak(fewer), more, EvaluationPeak(more));
         (double copySeconds, double optimizerSeconds, double optimizerBytes) = MeasureOptimizer(createOptimizer);
         foreach (Parameter parameter in model.parameters()) parameter.grad = null;
@@ -86,6 +90,7 @@ public sealed class ModelProfiler
             OptimizerSeconds = scalars[0],
             OptimizerBytes = optimizerBytes,
             CopySeconds = scalars[1],
+            TrainingPeak = training,
             EvaluationPeak = evaluation,
             BaseBytes = scalars[2],
             LoadPeakBytes = scalars[3],
@@ -131,7 +136,9 @@ public sealed class ModelProfiler
     {
         foreach (Parameter parameter in model.parameters()) parameter.grad = null;
         using DisposeScope scope = NewDisposeScope();
+        long begin = Stopwatch.GetTimestamp();
         (Tensor features, Tensor labels) = Batch(samples);
+        double fetching = Stopwatch.GetElapsedTime(begin).TotalSeconds;
         var measured = new LayerMeasurement[layers.Length + 1];
         var graphs = new (Tensor Input, Tensor Output)[measured.Length];
         Tensor output = features;
@@ -145,7 +152,8 @@ public sealed class ModelProfiler
             graphs[i] = (input, output);
             measured[i] = new LayerMeasurement
             {
-                Forward = seconds,
+                // Whoever has the first layer fetches what it reads.
+                Forward = seconds + (i == 0 ? fetching : 0),
                 ForwardPeak = peak,
                 Saved = change,
                 OutputBytes = output.numel() * output.ElementSize,
@@ -189,20 +197,41 @@ public sealed class ModelProfiler
         return memory ? (seconds, ProcessMemory.Peak - resident, ProcessMemory.InUse - before) : (seconds, 0, 0);
     }
 
+    private double TrainingPeak(int samples)
+    {
+        foreach (Parameter parameter in model.parameters()) parameter.grad = null;
+        return PeakInRow(samples, result =>
+        {
+            result.backward();
+            foreach (Parameter parameter in model.parameters()) parameter.grad = null;
+        });
+    }
+
     private double EvaluationPeak(int samples)
     {
         model.eval();
         try
         {
             using var noGradient = no_grad();
-            using DisposeScope scope = NewDisposeScope();
-            (Tensor features, Tensor labels) = Batch(samples);
-            return Watch(memory: true, () => loss(model.call(features), labels)).Peak;
+            return PeakInRow(samples, static _ => { });
         }
         finally
         {
             model.train();
         }
+    }
+
+    private double PeakInRow(int samples, Action<Tensor> follow)
+    {
+        long resident = ProcessMemory.BeginPeak();
+        for (int pass = 0; pass < PassesInRow; pass++)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            (Tensor features, Tensor labels) = Batch(samples);
+            follow(loss(model.call(features), labels));
+        }
+
+        return ProcessMemory.Peak - resident;
     }
 
     /// <summary>Works on copies, so that the model stays as it is.</summary>
