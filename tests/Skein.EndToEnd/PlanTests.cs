@@ -54,7 +54,7 @@ public sealed class PlanTests
     [Theory]
     [InlineData("skein: --memory is '24': give a number above 0 and its unit, as in 24GiB", "--memory", "24")]
     [InlineData("skein: --memory is '0GiB': give a number above 0 and its unit", "--memory", "0GiB")]
-    [InlineData("skein: digits has no model 'none', only mlp", "--model", "none")]
+    [InlineData("skein: unknown model of digits 'none'; choose one ", "--model", "none")]
     [InlineData("skein: --workers is 0: give a whole number from 1", "--workers", "0")]
     [InlineData("skein: ", "--bandwidth", "fast")]
     [InlineData("skein: --latency needs --bandwidth", "--latency", "1ms")]

@@ -11,6 +11,7 @@ internal static class PlanBenchmark
     // Of the Bible: enough to train on, and soon evaluated.
     private const int TextCharacters = 120_000;
 
+    private static readonly Option<int> Rounds = new("--rounds") { DefaultValueFactory = static _ => 3, Description = "Predictions and runs in turn, of which medians count" };
     private static readonly Option<string[]> Only = new("--only") { DefaultValueFactory = static _ => [], AllowMultipleArgumentsPerToken = true, Description = "Names of configurations [default: all]" };
     private static readonly Option<string> Text = new("--text") { DefaultValueFactory = static _ => "data/kjv.txt.gz", Description = "A gzipped text, of which the first part is trained on" };
 
@@ -28,7 +29,7 @@ internal static class PlanBenchmark
 
     public static Command Command()
     {
-        var command = new Command("plan", "Predicted and measured step times and memory") { Only, Text, TrainRun.Skein };
+        var command = new Command("plan", "Predicted and measured step times and memory") { Rounds, Only, Text, TrainRun.Skein };
         command.SetAction(Run);
         return command;
     }
@@ -45,7 +46,7 @@ internal static class PlanBenchmark
             foreach (Configuration configuration in All.Where(configuration => only.Length == 0 || only.Contains(configuration.Name)))
             {
                 string[] training = configuration.Training[0] == "language-model" ? [.. configuration.Training, "--text", text] : configuration.Training;
-                await CompareAsync(parsed.GetValue(TrainRun.Skein)!, configuration, training, cancellationToken);
+                await CompareAsync(parsed.GetValue(TrainRun.Skein)!, configuration, training, parsed.GetValue(Rounds), cancellationToken);
             }
         }
         finally
@@ -54,20 +55,35 @@ internal static class PlanBenchmark
         }
     }
 
-    private static async Task CompareAsync(string skein, Configuration configuration, string[] training, CancellationToken cancellationToken)
+    private static async Task CompareAsync(string skein, Configuration configuration, string[] training, int rounds, CancellationToken cancellationToken)
     {
-        string output = await ChildProcess.OutputAsync(skein, ["plan", .. training, "--workers", $"{configuration.Workers}", "--json"], cancellationToken);
-        JsonElement plan = JsonDocument.Parse(output.TrimEnd().Split('\n')[^1]).RootElement.GetProperty("plans").EnumerateArray().First(configuration.Is);
-        string[] train = [.. plan.GetProperty("command").GetString()!.Split(' ').Skip(2), "--epochs", $"{configuration.Steps}", "--max-steps", $"{configuration.Steps}"];
-        TrainRun run = await TrainRun.RunAsync(skein, train, cancellationToken);
-        // The first steps compile code and touch memory for the first time.
-        double[] durations = [.. run.Losses.Skip(1).Zip(run.Losses, static (end, start) => end.X - start.X)];
-        double measured = Statistics.Median(durations[(durations.Length / 3)..]);
-        double predicted = plan.GetProperty("step_seconds").GetDouble();
-        double predictedMemory = plan.GetProperty("memory_bytes").GetDouble() / (1 << 20), memory = run.Summary.GetProperty("peak_rss_bytes").GetDouble() / (1 << 20);
+        var found = new List<(double Predicted, double Measured, double PredictedMemory, double Memory)>();
+        for (int round = 0; round < rounds; round++)
+        {
+            JsonElement plan = await PredictAsync(skein, configuration, training, cancellationToken);
+            string[] train = [.. plan.GetProperty("command").GetString()!.Split(' ').Skip(2), "--epochs", $"{configuration.Steps}", "--max-steps", $"{configuration.Steps}"];
+            TrainRun run = await TrainRun.RunAsync(skein, train, cancellationToken);
+            // The first steps compile code and touch memory for the first time.
+            double[] durations = [.. run.Losses.Skip(1).Zip(run.Losses, static (end, start) => end.X - start.X)];
+            found.Add((
+                plan.GetProperty("step_seconds").GetDouble(), Statistics.Median(durations[(durations.Length / 3)..]),
+                plan.GetProperty("memory_bytes").GetDouble() / (1 << 20), run.Summary.GetProperty("peak_rss_bytes").GetDouble() / (1 << 20)));
+        }
+
+        double predicted = Median(static round => round.Predicted), measured = Median(static round => round.Measured);
+        double predictedMemory = Median(static round => round.PredictedMemory), memory = Median(static round => round.Memory);
+        string ratios = string.Join(", ", found.Select(static round => (round.Predicted / round.Measured).ToString("f2", CultureInfo.InvariantCulture)).Order());
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
-            $"| {Describe(configuration.Training)} | {configuration.Describe()} | {predicted:f4} | {measured:f4} | {predicted / measured:f2} | {predictedMemory:f0} | {memory:f0} | {predictedMemory / memory:f2} |"));
+            $"| {Describe(configuration.Training)} | {configuration.Describe()} | {predicted:f4} | {measured:f4} | {predicted / measured:f2} ({ratios}) | {predictedMemory:f0} | {memory:f0} | {predictedMemory / memory:f2} |"));
+
+        double Median(Func<(double Predicted, double Measured, double PredictedMemory, double Memory), double> field) => Statistics.Median(found.Select(field));
+    }
+
+    private static async Task<JsonElement> PredictAsync(string skein, Configuration configuration, string[] training, CancellationToken cancellationToken)
+    {
+        string output = await ChildProcess.OutputAsync(skein, ["plan", .. training, "--workers", $"{configuration.Workers}", "--json"], cancellationToken);
+        return JsonDocument.Parse(output.TrimEnd().Split('\n')[^1]).RootElement.GetProperty("plans").EnumerateArray().First(configuration.Is);
     }
 
     private static string Describe(string[] training) => string.Join(' ', training.Where(static (argument, index) => index > 0 && argument is not "--model")).Replace("--", "", StringComparison.Ordinal);
