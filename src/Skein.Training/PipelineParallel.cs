@@ -139,7 +139,8 @@ public sealed class PipelineParallel : Strategy
         Tensor? output = null;
         for (int chunk = group.Rank; chunk < chunks; chunk += group.WorldSize)
         {
-            Tensor input = chunk == 0 ? features : messages.OnDevice(messages.Receive(Crossing.Activation, chunk - 1, 0, samples));
+            using Tensor? received = chunk == 0 ? null : messages.Receive(Crossing.Activation, chunk - 1, 0, samples);
+            Tensor input = received is null ? features : messages.OnDevice(received);
             // The inner strategy may have more to do for the output that counts.
             output = chunk == chunks - 1 ? inner.Predict(Stage.LastChunk, input) : Stage.Forward(chunk, input);
             if (chunk < chunks - 1) messages.Send(Crossing.Activation, chunk, 0, samples, output!);

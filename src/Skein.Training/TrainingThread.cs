@@ -1,3 +1,5 @@
+using Skein.Collectives;
+
 namespace Skein.Training;
 
 /// <summary>Runs a piece of training on a thread of its own, so that none of it moves between threads of the pool.</summary>
@@ -14,7 +16,10 @@ internal static class TrainingThread
             {
                 try
                 {
-                    completion.SetResult(body());
+                    T result = body();
+                    // Threads of their own have heaps of their own: what is free in this one's would be of no use to the next.
+                    NativePages.TrimHeap();
+                    completion.SetResult(result);
                 }
                 catch (OperationCanceledException cancelled)
                 {

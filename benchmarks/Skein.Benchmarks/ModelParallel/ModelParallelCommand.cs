@@ -10,5 +10,6 @@ internal static class ModelParallelCommand
         AgreementBenchmark.Command(),
         ZeroBenchmark.Command(),
         BubbleBenchmark.Command(),
+        PlanBenchmark.Command(),
     };
 }

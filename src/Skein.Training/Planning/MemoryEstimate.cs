@@ -20,7 +20,7 @@ internal static class MemoryEstimate
         LayerProfile[] layers = [.. chunks.SelectMany(static chunk => chunk).Select(static share => share.Layer)];
         double elements = ModelProfile.Elements(layers, plan.Tensor);
         double state = State(profile, plan, elements) + Buffers(profile, plan, elements, layers, chunks, overlaps);
-        double training = profile.BaseBytes + state + Activations(plan, stage, chunks);
+        double training = profile.BaseBytes + state + (Activations(plan, stage, chunks) * HeapOverhead(profile, (double)batchSize / plan.Data / plan.MicroBatches));
         double evaluation = profile.BaseBytes + state + KeptGradients(plan, elements) + (profile.EvaluationPeak.At(batchSize / plan.Data) / plan.Tensor);
         // Before it is divided every rank has the whole model, and one unit twice.
         double whole = profile.BaseBytes + (Element * (profile.ParameterCount + (plan.Zero is null ? 0 : LargestUnit(layers, 1))));
@@ -49,6 +49,15 @@ internal static class MemoryEstimate
         bytes += slots * unit * (1 + (1.0 / plan.Data));
         if (zero == ZeroStage.Parameters) bytes += slots * unit;
         return bytes;
+    }
+
+    // The allocator aligns large blocks to huge pages, which are resident as a whole, and what lies between blocks is not always of
+    // use. That depends on how large they are, so on the samples; it is measured on the whole model.
+    private static double HeapOverhead(ModelProfile profile, double samples)
+    {
+        LayerShare[] whole = [.. profile.Layers.Append(profile.Loss).Select(layer => new LayerShare(layer, samples, 1))];
+        double inUse = ActivationMemory.Peak(whole, FreshGradients.Stay);
+        return inUse > 0 ? Math.Max(1, profile.TrainingPeak.At(samples) / inUse) : 1;
     }
 
     private static double InShared(double bytes, int ranks) => bytes * (1 + ((ranks - 1.0) / ranks));

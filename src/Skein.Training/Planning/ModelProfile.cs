@@ -95,7 +95,10 @@ public sealed record ModelProfile
     /// <summary>Seconds of copying one byte from one tensor to another.</summary>
     public required double CopySeconds { get; init; }
 
-    /// <summary>The most bytes in use in an evaluation's forward pass over the whole model.</summary>
+    /// <summary>The most that the resident size grows by in forward and backward passes over the whole model, one after the other, gradients included.</summary>
+    public required LinearCost TrainingPeak { get; init; }
+
+    /// <summary>The same in an evaluation's forward passes.</summary>
     public required LinearCost EvaluationPeak { get; init; }
 
     /// <summary>Of a worker without its model: the runtime, LibTorch, the data.</summary>

@@ -16,6 +16,13 @@ namespace Skein.Training.Planning;
 public sealed class ModelProfiler
 {
     private const int Repetitions = 3;
+
+    // Short passes are repeated more often: until the runtime has compiled their code again, and by chance less.
+    private const int MostRepetitions = 100;
+    private static readonly TimeSpan Repeating = TimeSpan.FromSeconds(1.5);
+
+    // As many as it takes until what is freed is torn into pieces as much as it will be.
+    private const int PassesInRow = 4;
     private static readonly TimeSpan LongestPass = TimeSpan.FromSeconds(3);
 
     private readonly ProcessGroup group;
@@ -65,8 +72,9 @@ public sealed class ModelProfiler
     {
         double loadPeak = ProcessMemory.Peak;
         model.train();
-        (int fewer, int more) = ChooseSizes(largest);
-        LayerMeasurement[] small = MeasureLayers(fewer), large = MeasureLayers(more);
+        (int fewer, int more, int repetitions) = ChooseSizes(largest);
+        LayerMeasurement[] small = MeasureLayers(fewer, repetitions), large = MeasureLayers(more, repetitions);
+        LinearCost training = LinearCost.ThroughPositive(fewer, TrainingPeak(fewer), more, TrainingPeak(more));
         LinearCost evaluation = LinearCost.ThroughPositive(fewer, EvaluationPeak(fewer), more, EvaluationPeak(more));
         (double copySeconds, double optimizerSeconds, double optimizerBytes) = MeasureOptimizer(createOptimizer);
         foreach (Parameter parameter in model.parameters()) parameter.grad = null;
@@ -86,6 +94,7 @@ public sealed class ModelProfiler
             OptimizerSeconds = scalars[0],
             OptimizerBytes = optimizerBytes,
             CopySeconds = scalars[1],
+            TrainingPeak = training,
             EvaluationPeak = evaluation,
             BaseBytes = scalars[2],
             LoadPeakBytes = scalars[3],
@@ -95,27 +104,29 @@ public sealed class ModelProfiler
     }
 
     // All ranks take rank 0's choice, because they have to measure at the same time.
-    private (int Fewer, int More) ChooseSizes(int largest)
+    private (int Fewer, int More, int Repetitions) ChooseSizes(int largest)
     {
         Pass(1, watchMemory: false);
         LayerMeasurement[] one = Pass(1, watchMemory: false);
         double seconds = one.Sum(static layer => layer.Forward + layer.Backward);
-        int[] more = [(int)Math.Clamp(LongestPass.TotalSeconds / seconds, 2, largest)];
-        group.Broadcast<int>(more);
-        return (Math.Max(1, more[0] / 4), more[0]);
+        int more = (int)Math.Clamp(LongestPass.TotalSeconds / seconds, 2, largest);
+        int[] chosen = [more, (int)Math.Clamp(Repeating.TotalSeconds / (seconds * more), Repetitions, MostRepetitions)];
+        group.Broadcast<int>(chosen);
+        return (Math.Max(1, chosen[0] / 4), chosen[0], chosen[1]);
     }
 
-    private LayerMeasurement[] MeasureLayers(int samples)
+    private LayerMeasurement[] MeasureLayers(int samples, int repetitions)
     {
         Pass(samples, watchMemory: false);
         var passes = new List<LayerMeasurement[]>();
-        for (int i = 0; i < Repetitions; i++)
+        for (int i = 0; i < repetitions; i++)
         {
             group.Barrier();
             passes.Add(Pass(samples, watchMemory: false));
         }
 
         LayerMeasurement[] memory = Pass(samples, watchMemory: true);
+        passes.RemoveRange(0, passes.Count / 2);
         return [.. memory.Select((layer, index) => layer with
         {
             Forward = Median(passes.Select(pass => pass[index].Forward)),
@@ -124,14 +135,20 @@ public sealed class ModelProfiler
         })];
     }
 
-    private static double Median(IEnumerable<double> values) => values.Order().ElementAt(Repetitions / 2);
+    private static double Median(IEnumerable<double> values)
+    {
+        double[] sorted = [.. values.Order()];
+        return sorted[sorted.Length / 2];
+    }
 
     /// <summary>Runs each layer, and the loss as the last, forward and then backward, each with a graph of its own.</summary>
     private LayerMeasurement[] Pass(int samples, bool watchMemory)
     {
         foreach (Parameter parameter in model.parameters()) parameter.grad = null;
         using DisposeScope scope = NewDisposeScope();
+        long begin = Stopwatch.GetTimestamp();
         (Tensor features, Tensor labels) = Batch(samples);
+        double fetching = Stopwatch.GetElapsedTime(begin).TotalSeconds;
         var measured = new LayerMeasurement[layers.Length + 1];
         var graphs = new (Tensor Input, Tensor Output)[measured.Length];
         Tensor output = features;
@@ -145,7 +162,8 @@ public sealed class ModelProfiler
             graphs[i] = (input, output);
             measured[i] = new LayerMeasurement
             {
-                Forward = seconds,
+                // Whoever has the first layer fetches what it reads.
+                Forward = seconds + (i == 0 ? fetching : 0),
                 ForwardPeak = peak,
                 Saved = change,
                 OutputBytes = output.numel() * output.ElementSize,
@@ -189,20 +207,41 @@ public sealed class ModelProfiler
         return memory ? (seconds, ProcessMemory.Peak - resident, ProcessMemory.InUse - before) : (seconds, 0, 0);
     }
 
+    private double TrainingPeak(int samples)
+    {
+        foreach (Parameter parameter in model.parameters()) parameter.grad = null;
+        return PeakInRow(samples, result =>
+        {
+            result.backward();
+            foreach (Parameter parameter in model.parameters()) parameter.grad = null;
+        });
+    }
+
     private double EvaluationPeak(int samples)
     {
         model.eval();
         try
         {
             using var noGradient = no_grad();
-            using DisposeScope scope = NewDisposeScope();
-            (Tensor features, Tensor labels) = Batch(samples);
-            return Watch(memory: true, () => loss(model.call(features), labels)).Peak;
+            return PeakInRow(samples, static _ => { });
         }
         finally
         {
             model.train();
         }
+    }
+
+    private double PeakInRow(int samples, Action<Tensor> follow)
+    {
+        long resident = ProcessMemory.BeginPeak();
+        for (int pass = 0; pass < PassesInRow; pass++)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            (Tensor features, Tensor labels) = Batch(samples);
+            follow(loss(model.call(features), labels));
+        }
+
+        return ProcessMemory.Peak - resident;
     }
 
     /// <summary>Works on copies, so that the model stays as it is.</summary>
