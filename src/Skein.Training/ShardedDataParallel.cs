@@ -139,6 +139,8 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         long start = Stopwatch.GetTimestamp();
         using var noGradient = no_grad();
         foreach (ShardedUnit unit in units) unit.TakeUpdate();
+        // Holes between what lives on would be there besides the next gathered unit and its gradient.
+        if (FreesParameters) NativePages.TrimHeap();
         CommunicationTime += Stopwatch.GetElapsedTime(start);
     }
 

@@ -43,7 +43,7 @@ internal static class ZeroBenchmark
             }
         }
 
-        double parameters = runs["ddp"][0].Summary.GetProperty("parameters").GetDouble();
+        double parameters = runs["ddp"][0].Summary.GetProperty("parameter_count").GetDouble();
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{parameters / 1e6:f1} million parameters, Adam, {workers} workers\n"));
         Console.WriteLine("| strategy | parameters, gradients and optimizer by the formula, MiB | peak memory, MiB | of ddp's | step, s | times ddp's | same parameters as ddp |");
         Console.WriteLine("| --- | --- | --- | --- | --- | --- | --- |");

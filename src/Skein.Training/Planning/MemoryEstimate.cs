@@ -51,7 +51,7 @@ internal static class MemoryEstimate
         return bytes;
     }
 
-    // The allocator aligns large blocks to huge pages, which are resident as a whole, and what lies between blocks is not always of
+    // What lies between the allocator's blocks is not always of
     // use. That depends on how large they are, so on the samples; it is measured on the whole model.
     private static double HeapOverhead(ModelProfile profile, double samples)
     {
