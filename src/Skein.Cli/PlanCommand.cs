@@ -17,7 +17,7 @@ internal static class PlanCommand
     {
         if (LauncherEnvironment.HasRank()) return await PlanWorker.RunAsync(options);
         ModelProfile profile = await Measurements.ProfileAsync(options);
-        CollectiveCosts collectives = await Measurements.CollectivesAsync(options);
+        CollectiveCosts collectives = await Measurements.CollectivesAsync(options, sizeof(float) * profile.ParameterCount);
         int batch = options.Training.BatchSize;
         (IReadOnlyList<ParallelPlan> possible, IReadOnlyList<ImpossiblePlan> impossible) = PlanCandidates.Of(profile, options.Workers, batch);
         if (possible.Count == 0) throw new InvalidOperationException($"{options.Workers} workers cannot share this training: {string.Join("; ", impossible.Select(static entry => $"{entry.Plan.Mesh}: {entry.Reason}"))}");

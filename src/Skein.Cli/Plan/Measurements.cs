@@ -10,7 +10,11 @@ namespace Skein.Cli.Plan;
 internal static class Measurements
 {
     private const int SmallKib = 4;
-    private const int LargeKib = 4096;
+
+    // What is larger than caches takes longer for each byte.
+    private const int LeastLargeKib = 4 << 10;
+    private const int MostLargeKib = 64 << 10;
+
     private const string Iterations = "30";
 
     private static readonly (CollectiveKind Kind, string Name, string Buffers)[] Collectives =
@@ -30,7 +34,9 @@ internal static class Measurements
     }
 
     /// <summary>Measures the workers' communication, or takes the link that was given.</summary>
-    public static async Task<CollectiveCosts> CollectivesAsync(PlanOptions options)
+    /// <param name="options">What was asked for.</param>
+    /// <param name="modelBytes">Of all parameters: about as much goes through in a pass.</param>
+    public static async Task<CollectiveCosts> CollectivesAsync(PlanOptions options, long modelBytes)
     {
         if (options.Link is { } link) return CollectiveCosts.OfLink(link.BytesPerSecond, link.Latency.TotalSeconds);
         var measured = new Dictionary<CollectiveKind, ((double, double), (double, double))>();
@@ -39,7 +45,7 @@ internal static class Measurements
         {
             foreach ((CollectiveKind kind, string name, string buffers) in Collectives)
             {
-                string[] arguments = ["bench", name, "--sizes", $"{SmallKib}KiB,{LargeKib}KiB", "--iterations", Iterations, "--buffers", buffers];
+                string[] arguments = ["bench", name, "--sizes", $"{SmallKib}KiB,{Math.Clamp(modelBytes >> 10, LeastLargeKib, MostLargeKib)}KiB", "--iterations", Iterations, "--buffers", buffers];
                 string json = await RunAsync([.. ThisCommand.Read().Arguments[..ThisCommand.HostArguments], .. arguments], options.Workers, BenchWorker.ReportFile);
                 BenchReport report = JsonSerializer.Deserialize<BenchReport>(json, BenchReport.Json)!;
                 // What each rank contributes is a part of what an all-gather collects.
