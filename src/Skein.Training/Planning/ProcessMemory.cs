@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
+using Skein.Collectives;
 
 namespace Skein.Training.Planning;
 
@@ -36,7 +37,7 @@ internal static class ProcessMemory
     /// <returns>The resident size.</returns>
     public static long BeginPeak()
     {
-        _ = ReturnFreed(0);
+        NativePages.TrimHeap();
         File.WriteAllText("/proc/self/clear_refs", ResetPeak);
         return Resident;
     }
@@ -49,9 +50,6 @@ internal static class ProcessMemory
 
     [DllImport("libc", EntryPoint = "mallinfo2")]
     private static extern AllocatorState GetAllocatorState();
-
-    [DllImport("libc", EntryPoint = "malloc_trim")]
-    private static extern int ReturnFreed(nuint keep);
 
     // The fields of struct mallinfo2.
     [StructLayout(LayoutKind.Sequential)]
