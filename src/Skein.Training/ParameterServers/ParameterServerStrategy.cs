@@ -98,7 +98,8 @@ public sealed class ParameterServerStrategy : Strategy
 
     /// <summary>
     /// Opens the model in the servers. The first worker's initial parameters count; <see cref="RemoteEmbedding"/>s of
-    /// the model become tables.
+    /// the model become tables. Returns when all workers have the same parameters, except in an elastic job, whose
+    /// workers begin when they come.
     /// </summary>
     public override void Attach(nn.Module model)
     {
@@ -126,6 +127,9 @@ public sealed class ParameterServerStrategy : Strategy
         client.Initialize(values);
         clock = client.StartClock;
         client.Pull(clock, values);
+
+        // Workers that do not wait for one another begin together: whoever started first would otherwise train alone.
+        if (!Synchronous && !Settings.Elastic) Sum([0]);
         this.model = model;
     }
 
