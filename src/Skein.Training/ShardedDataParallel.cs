@@ -101,8 +101,7 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         HookUses(model);
         names = [.. model.named_parameters().Where(entry => unitOf.ContainsKey(entry.parameter)).Select(entry => (entry.name, unitOf[entry.parameter], entry.parameter))];
         reducer = new GradientReducer(group, units.Max(static unit => unit.ShardLength), overlaps);
-        // What the model was in until now is of no use to anybody, and neither is what a large gradient was in.
-        NativePages.TrimHeap();
+        // What a large gradient was in would be of no use to what comes after it.
         if (FreesParameters) NativePages.ReturnLargeBlocks();
         this.model = model;
     }

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Skein.Collectives;
 using Skein.Training.Data;
 using Skein.Training.Gradients;
 using TorchSharp;
@@ -146,6 +147,8 @@ public sealed class Trainer
     private TrainingReport Fit(InMemoryDataset data, int epochs, CancellationToken cancellationToken)
     {
         Strategy.Attach(model);
+        // Other ranks' parts lie between this one's, so that what comes next does not fit where they were.
+        if (Strategy.DividesParameters) NativePages.TrimHeap();
         model.train();
         optim.Optimizer optimizer = PrepareOptimizer();
         recomputation = ActivationCheckpointing.FailureOf(model);
