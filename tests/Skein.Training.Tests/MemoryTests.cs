@@ -36,16 +36,16 @@ public class MemoryTests
                 },
             };
             await trainer.FitAsync(data, 10_000);
-            Assert.Equal(counts[0], counts[1]);
+            Assert.InRange(counts[1], 0, counts[0]);
             // What the compiler and the collector take meanwhile is a few MiB; one bucket lost in each step would be 64.
             Assert.InRange(bytes[1] - bytes[0], long.MinValue, 32 << 20);
             return 0;
         });
         // TorchSharp never stops counting the tensor that each Parameter was made from: six in each model.
-        Assert.Equal(before + (2 * 6), LiveTensors());
+        Assert.InRange(LiveTensors(), 0, before + (2 * 6));
     }
 
-    // Earlier tests may have left tensors to their finalizers.
+    // Earlier tests may have left tensors to their finalizers, some of which are reached only later: what is left can only be fewer.
     private static long LiveTensors()
     {
         for (int i = 0; i < 3; i++)
