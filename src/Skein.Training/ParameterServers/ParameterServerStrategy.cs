@@ -98,8 +98,8 @@ public sealed class ParameterServerStrategy : Strategy
 
     /// <summary>
     /// Opens the model in the servers. The first worker's initial parameters count; <see cref="RemoteEmbedding"/>s of
-    /// the model become tables. Returns when all workers have the same parameters, except in an elastic job, whose
-    /// workers begin when they come.
+    /// the model become tables. Workers of a job that is neither synchronous nor elastic wait here for one another, so
+    /// that all begin with the same parameters.
     /// </summary>
     public override void Attach(nn.Module model)
     {

@@ -51,8 +51,8 @@ internal static class MemoryEstimate
         return bytes;
     }
 
-    // What lies between the allocator's blocks is not always of
-    // use. That depends on how large they are, so on the samples; it is measured on the whole model.
+    // What lies between the allocator's blocks is not always of use. That depends on how large they are, so on the
+    // samples; it is measured on the whole model.
     private static double HeapOverhead(ModelProfile profile, double samples)
     {
         LayerShare[] whole = [.. profile.Layers.Append(profile.Loss).Select(layer => new LayerShare(layer, samples, 1))];
