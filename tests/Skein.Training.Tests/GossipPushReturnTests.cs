@@ -97,13 +97,14 @@ public class GossipPushReturnTests
             return await Solve(place, exact, _ =>
             {
                 Interlocked.Increment(ref taken[place.Rank]);
-                // However the ranks' speeds differ: who takes few steps has much of the mass for long.
-                if (place.Rank == Back && taken.All(static steps => steps >= 400)) cancellation.Cancel();
+                // Who takes few steps has much of the mass for long. One rank needs some 200 alone.
+                if (place.Rank == Back && taken.All(static steps => steps >= 1000)) cancellation.Cancel();
             }, cancellation.Token);
         });
         float[] expected = exact.data<float>().ToArray();
-        // Every gradient is 0 at the solution, so that neither delays nor lost mass keep the peers away from it.
-        Assert.All(solutions, solution => Models.AssertClose(expected, solution, 0, 1e-3));
+        // Every gradient is 0 at the solution, so that neither delays nor lost mass keep the peers away from it. They begin some
+        // 2 away; what was under way until the end is as far as it was when it was sent.
+        Assert.All(solutions, solution => Models.AssertClose(expected, solution, 0, 1e-2));
     }
 
     [Fact]
