@@ -70,6 +70,9 @@ public sealed partial class ProcessGroup : IAsyncDisposable
     /// <summary>What carries the bytes: <c>shm</c>, <c>tcp</c>, <c>shm+tcp</c>, <c>mpi</c>, <c>in-process</c>, or <c>none</c> for a single rank.</summary>
     public string TransportName => wiring?.Transport.Name ?? "none";
 
+    /// <summary>Whether its ranks share their cores with others of the job, and so never spin.</summary>
+    internal bool IsCrowded => wiring?.IsCrowded ?? false;
+
     /// <summary>The all-reduce algorithm as it was asked for, for example <c>auto</c>.</summary>
     public string AlgorithmName => OptionNames.Of(job.Options.Algorithm);
 

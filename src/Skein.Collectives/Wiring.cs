@@ -19,7 +19,6 @@ internal sealed class Wiring : IDisposable
     private const int CrowdedYields = 64;
 
     private readonly Patience patience;
-    private readonly bool crowded;
     private readonly SharedSegment? segment;
 
     private Wiring(Job job, string context, int[] members, Transport transport, Transport messages, SharedSegment? segment, SharedLayout? layout)
@@ -27,9 +26,9 @@ internal sealed class Wiring : IDisposable
         Transport = transport;
         Messages = messages;
         this.segment = segment;
-        int locals = members.Count(member => job.Addresses[member].HostId == job.Addresses[job.Rank].HostId);
-        crowded = locals > Environment.ProcessorCount;
-        patience = new Patience(job, IdOf(context), members) { Yields = crowded ? CrowdedYields : 0 };
+        // The job's other groups want the cores too.
+        IsCrowded = job.Addresses.Count(address => address.HostId == job.Addresses[job.Rank].HostId) > Environment.ProcessorCount;
+        patience = new Patience(job, IdOf(context), members) { Yields = IsCrowded ? CrowdedYields : 0 };
         Links = new Links(transport, patience, members, job.Options.Timeout);
         All = [.. Enumerable.Range(0, members.Length)];
         if (transport is SharedMemoryTransport shared)
@@ -53,6 +52,9 @@ internal sealed class Wiring : IDisposable
     public DirectMemory? Direct { get; }
 
     public SharedRegions? Regions { get; }
+
+    /// <summary>Whether this host has more ranks of the job than cores, so that who spins takes a core from another.</summary>
+    public bool IsCrowded { get; }
 
     public long BytesSent => Links.BytesSent + (Direct?.BytesSent ?? 0);
 
@@ -112,7 +114,7 @@ internal sealed class Wiring : IDisposable
         patience.Call = signature;
         // A caller that waits itself has nothing better to do than to spin; a background thread would take the core
         // from the computation that it runs beside.
-        double spin = crowded ? 0 : inline ? InlineSpinSeconds : BackgroundSpinSeconds;
+        double spin = IsCrowded ? 0 : inline ? InlineSpinSeconds : BackgroundSpinSeconds;
         patience.SpinTicks = (long)(spin * System.Diagnostics.Stopwatch.Frequency);
         Links.Begin(signature);
     }

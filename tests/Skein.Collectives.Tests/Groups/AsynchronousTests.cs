@@ -129,4 +129,19 @@ public sealed class AsynchronousTests
         Assert.All(errors, Assert.Null);
         foreach (ProcessGroup own in groups) own.DisposeAsync().AsTask().Wait();
     });
+
+    // A subgroup of one has nobody to wait for.
+    [Theory]
+    [InlineData(TransportKind.InProcess)]
+    [InlineData(TransportKind.Tcp)]
+    public void Subgroups_of_a_job_with_more_ranks_than_cores_share_them_too(TransportKind transport) => Ranks.Run(Environment.ProcessorCount + 2, transport, group =>
+    {
+        ProcessGroup pair = group.SplitAsync(group.Rank / 2, group.Rank).Result!;
+        Assert.True(group.IsCrowded);
+        Assert.Equal(pair.WorldSize > 1, pair.IsCrowded);
+        pair.DisposeAsync().AsTask().Wait();
+    });
+
+    [Fact]
+    public void Ranks_that_have_a_core_each_share_none() => Ranks.Run(Math.Min(2, Environment.ProcessorCount), TransportKind.InProcess, static group => Assert.False(group.IsCrowded));
 }
