@@ -27,6 +27,7 @@ internal sealed unsafe class ShardProtocol : IDisposable
     private ShardModel? model;
     private long replicated;
     private double stepLoss;
+    private string? divergence;
     private bool stopRequested;
 
     public ShardProtocol(JobSettings settings, int shard)
@@ -215,7 +216,8 @@ internal sealed unsafe class ShardProtocol : IDisposable
         if (!model!.Initialized) return $"worker {request.Worker} pushed before the parameters had their initial values";
         if (!push.Finite && !settings.AllowNonFinite && !request.Peer.FromPrimary)
         {
-            return $"worker {request.Worker} pushed gradients with NaN or infinity at clock {request.Header.Clock}; nothing of the push was applied: "
+            // A divergence shows at all workers at once; one cause is told to all of them.
+            return divergence ??= $"worker {request.Worker} pushed gradients with NaN or infinity at clock {request.Header.Clock}; nothing of the push was applied: "
                 + "lower the learning rate, or look at that worker's data";
         }
 

@@ -27,6 +27,17 @@ public sealed class ShardFailureTests
     }
 
     [Fact]
+    public async Task All_workers_of_a_diverged_job_hear_of_the_first()
+    {
+        await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 1, Workers = 2, Consistency = "async" });
+        JobWorker[] workers = [await job.WorkerAsync(0, [1f, 2f]), await job.WorkerAsync(1, [1f, 2f])];
+        var first = Assert.Throws<ParameterServerException>(() => workers[1].Push(0, [float.NaN, 1]));
+        var second = Assert.Throws<ParameterServerException>(() => workers[0].Push(0, [1, float.PositiveInfinity]));
+        Assert.StartsWith("worker 1 pushed gradients with NaN", first.Message, StringComparison.Ordinal);
+        Assert.Equal(first.Message, second.Message);
+    }
+
+    [Fact]
     public async Task NaN_is_applied_where_that_is_allowed()
     {
         await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 1, Workers = 1, Consistency = "async", AllowNonFinite = true });
