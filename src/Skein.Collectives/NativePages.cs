@@ -7,9 +7,11 @@ namespace Skein.Collectives;
 /// <remarks>The first touch of a fresh 4 KiB page can cost microseconds: far more than the copy into it.</remarks>
 internal static unsafe class NativePages
 {
+    /// <summary>Bytes from which a block is worth a call to the system.</summary>
+    public const int LargeBlock = 4 << 20;
+
     private const nuint SmallPage = 4096;
     private const nuint HugePage = 2 << 20;
-    private const int LargeBlock = 4 << 20;
 
     public static byte* Allocate(nint bytes)
     {

@@ -35,6 +35,8 @@ public sealed class ShardedDataParallel : ReplicaStrategy
     private nn.Module? model;
     private Parameter[] trainable = [];
     private bool overlaps;
+    // With small units only, the heap's holes take less memory than filling them again takes time.
+    private bool returnsMemory;
     private int paused;
 
     /// <summary>Divides a model among the ranks of <paramref name="group"/>, which stays the caller's to dispose, after this.</summary>
@@ -102,7 +104,8 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         names = [.. model.named_parameters().Where(entry => unitOf.ContainsKey(entry.parameter)).Select(entry => (entry.name, unitOf[entry.parameter], entry.parameter))];
         reducer = new GradientReducer(group, units.Max(static unit => unit.ShardLength), overlaps);
         // What a large gradient was in would be of no use to what comes after it.
-        if (FreesParameters) NativePages.ReturnLargeBlocks();
+        returnsMemory = FreesParameters && units.Max(static unit => unit.Shard.numel() * unit.Shard.ElementSize) * WorldSize >= NativePages.LargeBlock;
+        if (returnsMemory) NativePages.ReturnLargeBlocks();
         this.model = model;
     }
 
@@ -139,7 +142,7 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         using var noGradient = no_grad();
         foreach (ShardedUnit unit in units) unit.TakeUpdate();
         // Holes between what lives on would be there besides the next gathered unit and its gradient.
-        if (FreesParameters) NativePages.TrimHeap();
+        if (returnsMemory) NativePages.TrimHeap();
         CommunicationTime += Stopwatch.GetElapsedTime(start);
     }
 

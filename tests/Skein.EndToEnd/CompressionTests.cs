@@ -3,9 +3,10 @@ using System.Text.Json;
 namespace Skein.EndToEnd;
 
 /// <summary>Training with fewer bytes, over real processes and sockets.</summary>
-public sealed class CompressionTests : IDisposable
+public sealed class CompressionTests(TrainingRuns runs) : IDisposable
 {
-    private static readonly string[] Sixty = ["digits", "--workers", "3", "--batch-size", "48", "--max-steps", "60", "--transport", "tcp", "--algorithm", "ring"];
+    private const string OverSockets = "--transport tcp --algorithm ring";
+    private static readonly string[] Sixty = ["digits", "--workers", "3", "--batch-size", "48", "--max-steps", "60"];
 
     private readonly string directory = Directory.CreateTempSubdirectory("skein-compression-").FullName;
 
@@ -21,8 +22,8 @@ public sealed class CompressionTests : IDisposable
     [InlineData("topk:0.05;bias=none", 12, 20)]
     public async Task As_many_times_fewer_bytes_leave_a_worker_and_it_learns_as_much(string method, double atLeast, double atMost)
     {
-        JsonElement plain = await TrainAsync("plain");
-        JsonElement job = await TrainAsync("compressed", "--compression", method);
+        JsonElement plain = await TrainAsync();
+        JsonElement job = await TrainAsync("--compression", method);
         Assert.Equal(method, job.GetProperty("compression").GetString());
         double ratio = job.GetProperty("compression_ratio").GetDouble();
         Assert.InRange(ratio, atLeast, atMost);
@@ -36,20 +37,19 @@ public sealed class CompressionTests : IDisposable
     }
 
     [Theory]
-    [InlineData("qsgd:4", "shm")]
-    [InlineData("topk:0.05", "tcp")]
-    [InlineData("powersgd:2", "tcp")]
+    [InlineData("qsgd:4", "--transport shm")]
+    [InlineData("topk:0.05", OverSockets)]
+    [InlineData("powersgd:2", OverSockets)]
     public async Task The_same_seed_gives_the_same_parameters_to_the_last_bit(string method, string transport)
     {
-        string[] options = ["--compression", method, "--transport", transport, "--seed", "4"];
-        JsonElement first = await TrainAsync("a", options);
-        Assert.Equal(first.Checksum(), (await TrainAsync("b", options)).Checksum());
+        string[] arguments = [.. Sixty, .. transport.Split(' '), "--compression", method];
+        Assert.Equal((await runs.OnceAsync(arguments)).Checksum(), (await runs.AgainAsync(arguments)).Checksum());
     }
 
     [Fact]
     public async Task Without_compression_its_fields_are_null()
     {
-        JsonElement job = await TrainAsync("plain", "--compression", "none");
+        JsonElement job = await TrainAsync("--compression", "none");
         Assert.Equal("none", job.GetProperty("compression").GetString());
         foreach (string field in new[] { "compression_ratio", "compression_seconds", "compression_error", "skipped_steps" }) Assert.Equal(JsonValueKind.Null, job.GetProperty(field).ValueKind);
     }
@@ -58,8 +58,8 @@ public sealed class CompressionTests : IDisposable
     public async Task Workers_that_meet_after_every_step_train_as_data_parallel_ones()
     {
         // The mean of the parameters after a plain step from the same point is a plain step by the mean gradient.
-        JsonElement together = await TrainAsync("ddp", "--optimizer", "sgd");
-        JsonElement meeting = await TrainAsync("local", "--optimizer", "sgd", "--strategy", "local-sgd", "--local-steps", "1");
+        JsonElement together = await TrainAsync("--optimizer", "sgd");
+        JsonElement meeting = await TrainAsync("--optimizer", "sgd", "--strategy", "local-sgd", "--local-steps", "1");
         Assert.Equal(together.GetProperty("test_loss").GetDouble(), meeting.GetProperty("test_loss").GetDouble(), 1e-4);
         Assert.Equal("local-sgd", meeting.GetProperty("strategy").GetString());
     }
@@ -67,9 +67,9 @@ public sealed class CompressionTests : IDisposable
     [Fact]
     public async Task Workers_that_meet_seldom_send_as_many_times_less()
     {
-        JsonElement together = await TrainAsync("ddp");
-        JsonElement seldom = await TrainAsync("local", "--strategy", "local-sgd", "--local-steps", "20");
-        JsonElement diloco = await TrainAsync("diloco", "--strategy", "local-sgd", "--local-steps", "20", "--outer", "diloco", "--optimizer", "adamw", "--learning-rate", "0.003", "--compression", "int8");
+        JsonElement together = await TrainAsync();
+        JsonElement seldom = await TrainAsync("--strategy", "local-sgd", "--local-steps", "20");
+        JsonElement diloco = await TrainAsync("--strategy", "local-sgd", "--local-steps", "20", "--outer", "diloco", "--optimizer", "adamw", "--learning-rate", "0.003", "--compression", "int8");
         double sent = together.GetProperty("bytes_sent_per_worker").GetDouble();
         // Each job also sends the parameters once, from rank 0 at the start: half of what one of its three meetings sends.
         Assert.InRange(sent / seldom.GetProperty("bytes_sent_per_worker").GetDouble(), 17, 20);
@@ -125,10 +125,5 @@ public sealed class CompressionTests : IDisposable
         Assert.StartsWith("skein: --compression is fp16, which needs --strategy", Assert.Single(errors), StringComparison.Ordinal);
     }
 
-    private Task<JsonElement> TrainAsync(string name, params string[] options)
-    {
-        // An option given twice would be refused.
-        IEnumerable<string> common = options.Contains("--transport") ? Sixty.Where(word => word is not ("--transport" or "tcp")) : Sixty;
-        return TrainingResult.RunAsync([.. common, "--run-dir", Path.Combine(directory, name), .. options]);
-    }
+    private Task<JsonElement> TrainAsync(params string[] options) => runs.OnceAsync([.. Sixty, .. OverSockets.Split(' '), .. options]);
 }

@@ -3,7 +3,7 @@ using System.Text.RegularExpressions;
 namespace Skein.EndToEnd;
 
 /// <summary>Processes of jobs with parameter servers that die: the job ends naming them, or goes on as if nothing had been.</summary>
-public sealed class ParameterServerFailureTests : IDisposable
+public sealed class ParameterServerFailureTests(TrainingRuns runs) : IDisposable
 {
     private const string Died = @"its connection closed \(the process died or was killed\)";
     private const int Samples = 1437;
@@ -112,7 +112,7 @@ public sealed class ParameterServerFailureTests : IDisposable
     {
         const int Steps = 200;
         string[] options = ["--workers", "2", "--max-steps", $"{Steps}"];
-        var undisturbed = await TrainingResult.RunAsync(["digits", "--strategy", "parameter-server", "--run-dir", Path.Combine(directory, "calm"), .. options]);
+        var undisturbed = await runs.OnceAsync(["digits", "--strategy", "parameter-server", .. options]);
 
         await using var job = await StartAsync(["--replicas", "2", .. options]);
         var servers = Servers(job);

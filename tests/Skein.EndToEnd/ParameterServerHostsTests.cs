@@ -1,7 +1,7 @@
 namespace Skein.EndToEnd;
 
 /// <summary>The parts of a job with parameter servers started one by one, as on hosts of their own, and its checkpoints.</summary>
-public sealed class ParameterServerHostsTests : IDisposable
+public sealed class ParameterServerHostsTests(TrainingRuns runs) : IDisposable
 {
     private static readonly (string, string?) Secret = ("SKEIN_JOB_SECRET", new string('5', 64));
     private static readonly TimeSpan Prompt = TimeSpan.FromSeconds(10);
@@ -34,8 +34,7 @@ public sealed class ParameterServerHostsTests : IDisposable
         Assert.Contains("secret", Assert.Single(stranger.Errors), StringComparison.Ordinal);
         Assert.Empty(rank1.Output);
 
-        var single = await TrainingResult.RunAsync("digits", "--max-steps", "30", "--run-dir", Path.Combine(directory, "single"));
-        TrainingResult.AssertSameLosses(single.Losses(), result.Losses());
+        TrainingResult.AssertSameLosses((await runs.DigitsAsync()).Losses()[..30], result.Losses());
         Assert.Equal([30, 30], result.Numbers<long>("server_updates"));
 
         SkeinProcess Serve() => SkeinProcess.Start([Secret], "parameter-server", "serve", "--coordinator", address);

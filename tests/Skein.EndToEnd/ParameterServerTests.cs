@@ -3,10 +3,9 @@ using System.Text.Json;
 namespace Skein.EndToEnd;
 
 /// <summary>Training with parameter servers over real processes, against data parallelism and the single process.</summary>
-public sealed class ParameterServerTests : IDisposable
+public sealed class ParameterServerTests(TrainingRuns runs) : IDisposable
 {
     private const int Steps = 50;
-    private static readonly string[] Fifty = ["digits", "--batch-size", "48", "--max-steps", $"{Steps}"];
 
     private readonly string directory = Directory.CreateTempSubdirectory("skein-servers-").FullName;
 
@@ -15,7 +14,7 @@ public sealed class ParameterServerTests : IDisposable
     [Fact]
     public async Task Bulk_synchronous_training_sees_the_losses_of_data_parallelism()
     {
-        var expected = await TrainAsync("ddp", "--strategy", "ddp", "--workers", "2");
+        var expected = await runs.DigitsAsync(TrainingRuns.TwoWorkers);
         var job = await ServeAsync("a", "--workers", "2", "--servers", "2");
         TrainingResult.AssertSameLosses(expected.Losses(), job.Losses());
         TrainingResult.AssertSameLosses(expected.Losses(), (await ServeAsync("b", "--workers", "3", "--servers", "1")).Losses());
@@ -38,7 +37,7 @@ public sealed class ParameterServerTests : IDisposable
     [Fact]
     public async Task Workers_that_push_as_one_host_see_the_losses_of_data_parallelism_and_the_servers_see_hosts()
     {
-        var expected = await TrainAsync("ddp", "--strategy", "ddp", "--workers", "4");
+        var expected = await runs.DigitsAsync(TrainingRuns.TwoWorkers);
         var job = await ServeAsync("hosts", "--workers", "4", "--servers", "2", "--aggregate", "2");
         TrainingResult.AssertSameLosses(expected.Losses(), job.Losses());
         Assert.Equal(4, job.GetProperty("world_size").GetInt32());
@@ -50,9 +49,9 @@ public sealed class ParameterServerTests : IDisposable
     [InlineData("two-tower")]
     public async Task Embeddings_on_the_servers_are_learned_alike_by_any_number_of_workers(string model)
     {
-        string[] options = ["lecture-ratings", "--model", model, "--max-steps", $"{Steps}", "--strategy", "parameter-server"];
-        var one = await TrainingResult.RunAsync([.. options, "--servers", "1", "--workers", "1", "--run-dir", Path.Combine(directory, "one")]);
-        var job = await TrainingResult.RunAsync([.. options, "--servers", "2", "--workers", "2", "--run-dir", Path.Combine(directory, "two")]);
+        string[] arguments = ["lecture-ratings", "--model", model, "--max-steps", $"{Steps}", "--strategy", "parameter-server"];
+        var one = await runs.OnceAsync([.. arguments, "--servers", "1", "--workers", "1"]);
+        var job = await runs.OnceAsync([.. arguments, "--servers", "2", "--workers", "2"]);
         TrainingResult.AssertSameLosses(one.Losses(), job.Losses());
         Assert.Equal(one.GetProperty("test_rmse").GetDouble(), job.GetProperty("test_rmse").GetDouble(), 1e-3);
         Assert.InRange(job.GetProperty("test_rmse").GetDouble(), 1.1, job.GetProperty("baseline_rmse_global_mean").GetDouble());
@@ -94,7 +93,7 @@ public sealed class ParameterServerTests : IDisposable
     [Fact]
     public async Task One_asynchronous_worker_is_a_single_process()
     {
-        var expected = await TrainAsync("single", "--strategy", "single");
+        var expected = await runs.DigitsAsync();
         var job = await ServeAsync("async", "--consistency", "async", "--servers", "2");
         TrainingResult.AssertSameLosses(expected.Losses(), job.Losses());
         Assert.Equal(0, job.GetProperty("max_staleness").GetInt64());
@@ -123,5 +122,5 @@ public sealed class ParameterServerTests : IDisposable
     private Task<JsonElement> ServeAsync(string run, params string[] options) => TrainAsync(run, ["--strategy", "parameter-server", .. options]);
 
     private Task<JsonElement> TrainAsync(string run, params string[] options) =>
-        TrainingResult.RunAsync([.. Fifty, "--run-dir", Path.Combine(directory, run), .. options]);
+        TrainingResult.RunAsync([.. TrainingRuns.FiftyOfDigits, "--run-dir", Path.Combine(directory, run), .. options]);
 }

@@ -46,7 +46,7 @@ public sealed class PlanTests
     [Fact]
     public async Task Too_little_memory_is_one_line_and_code_1()
     {
-        var (code, _, errors) = await SkeinProcess.RunAsync([.. Digits, "--memory", "1MiB", "--json"]);
+        var (code, _, errors) = await SkeinProcess.RunAsync([.. Digits, "--memory", "1MiB", "--bandwidth", "1Gbit", "--json"]);
         Assert.Equal(1, code);
         Assert.StartsWith("skein: nothing fits into 1 MiB a worker: the smallest, ", Assert.Single(errors), StringComparison.Ordinal);
     }

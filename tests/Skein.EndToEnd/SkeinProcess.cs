@@ -61,6 +61,9 @@ internal sealed class SkeinProcess : IAsyncDisposable
             if (name is not ("SKEIN_DATA_DIR" or Mark)) start.Environment.Remove(name);
         }
 
+        // Much of a short run is compilation, and none of it is long enough to gain from a second one.
+        start.Environment["DOTNET_TieredPGO"] = "0";
+        start.Environment["DOTNET_TC_CallCountThreshold"] = "0x400";
         foreach (var (name, value) in environment) start.Environment[name] = value;
         return new SkeinProcess(start);
     }

@@ -34,24 +34,25 @@ public sealed class StrangerTests : IDisposable
         Assert.Contains(store, ProcessSockets.Listening(job.Id));
         Assert.All(ranks, rank => Assert.NotEmpty(ProcessSockets.Listening(rank)));
 
-        foreach (int attacked in (int[])[job.Id, .. ranks])
-        {
-            long before = PeakMemory(attacked);
-            foreach (int port in ProcessSockets.Listening(attacked))
-            {
-                using Socket silent = await ConnectAsync(port);
-                Assert.InRange(await SendNoiseAsync(port, start: ""), 0, 64 * Mebibyte);
-                Assert.InRange(await SendNoiseAsync(port, start: "SKN1"), 0, 64 * Mebibyte);
-                await ReadToEndAsync(silent);
-            }
-
-            Assert.InRange(PeakMemory(attacked) - before, 0, 64 * Mebibyte);
-        }
-
+        await Task.WhenAll(((int[])[job.Id, .. ranks]).Select(AttackAsync));
         await File.WriteAllTextAsync(end, "");
         Assert.Equal(0, await job.ExitAsync());
         Assert.Equal(["[0] checked", "[1] checked"], job.Output.Where(line => line.EndsWith("checked", StringComparison.Ordinal)).Order());
         Assert.Empty(job.Descendants);
+    }
+
+    private static async Task AttackAsync(int process)
+    {
+        long before = PeakMemory(process);
+        foreach (int port in ProcessSockets.Listening(process))
+        {
+            using Socket silent = await ConnectAsync(port);
+            Assert.InRange(await SendNoiseAsync(port, start: ""), 0, 64 * Mebibyte);
+            Assert.InRange(await SendNoiseAsync(port, start: "SKN1"), 0, 64 * Mebibyte);
+            await ReadToEndAsync(silent);
+        }
+
+        Assert.InRange(PeakMemory(process) - before, 0, 64 * Mebibyte);
     }
 
     private static async Task<Socket> ConnectAsync(int port)

@@ -3,11 +3,8 @@ using System.Text.Json;
 namespace Skein.EndToEnd;
 
 /// <summary>Training over real processes, against the single process and against itself.</summary>
-public sealed class TrainTests : IDisposable
+public sealed class TrainTests(TrainingRuns runs) : IDisposable
 {
-    // Divides by every number of workers that is tried.
-    private static readonly string[] Fifty = ["digits", "--batch-size", "48", "--max-steps", "50"];
-
     private readonly string directory = Directory.CreateTempSubdirectory("skein-train-").FullName;
 
     public void Dispose() => Directory.Delete(directory, recursive: true);
@@ -21,8 +18,8 @@ public sealed class TrainTests : IDisposable
     [InlineData(4, "tcp", "hierarchical")]
     public async Task Any_number_of_workers_sees_the_losses_of_one(int workers, string transport, string algorithm)
     {
-        var single = await TrainAsync("one", "--workers", "1");
-        var job = await TrainAsync("many", "--workers", $"{workers}", "--transport", transport, "--algorithm", algorithm);
+        var single = await runs.DigitsAsync();
+        var job = await runs.DigitsAsync($"--workers {workers} --transport {transport} --algorithm {algorithm}");
         Assert.Equal(workers, job.GetProperty("world_size").GetInt32());
         Assert.Equal(transport, job.GetProperty("transport").GetString());
         Assert.Equal(50, single.Losses().Length);
@@ -31,23 +28,25 @@ public sealed class TrainTests : IDisposable
     }
 
     [Theory]
-    [InlineData(1, "auto")]
-    [InlineData(3, "shm")]
-    [InlineData(2, "tcp")]
-    public async Task The_same_seed_gives_the_same_parameters_to_the_last_bit(int workers, string transport)
+    [InlineData("")]
+    [InlineData("--workers 3 --transport shm --algorithm ring")]
+    [InlineData("--workers 2 --transport tcp --algorithm ring")]
+    public async Task The_same_seed_gives_the_same_parameters_to_the_last_bit(string options)
     {
-        string[] options = ["--workers", $"{workers}", "--transport", transport];
-        var checksum = (await TrainAsync("a", [.. options, "--seed", "5"])).Checksum();
+        var checksum = (await runs.DigitsAsync(options)).Checksum();
         Assert.Matches("^[0-9a-f]{64}$", checksum);
-        Assert.Equal(checksum, (await TrainAsync("b", [.. options, "--seed", "5"])).Checksum());
-        Assert.NotEqual(checksum, (await TrainAsync("c", [.. options, "--seed", "6"])).Checksum());
+        Assert.Equal(checksum, (await runs.DigitsAgainAsync(options)).Checksum());
     }
+
+    [Fact]
+    public async Task Another_seed_gives_other_parameters() =>
+        Assert.NotEqual((await runs.DigitsAsync()).Checksum(), (await runs.DigitsAsync("--seed 6")).Checksum());
 
     [Fact]
     public async Task The_run_directory_holds_what_happened()
     {
-        var printed = await TrainAsync("run", "--workers", "2");
         var run = Path.Combine(directory, "run");
+        var printed = await TrainingResult.RunAsync([.. TrainingRuns.FiftyOfDigits, "--workers", "2", "--run-dir", run]);
         Assert.Equal(run, printed.GetProperty("run_directory").GetString());
         using var saved = JsonDocument.Parse(await File.ReadAllTextAsync(Path.Combine(run, "summary.json")));
         Assert.Equal(printed.Checksum(), saved.RootElement.Checksum());
@@ -59,11 +58,11 @@ public sealed class TrainTests : IDisposable
     public async Task Workers_of_a_launched_job_join_it()
     {
         await using var job = SkeinProcess.Start(
-            ["launch", "-n", "2", "--run-dir", directory, "--", "dotnet", SkeinProcess.Program, "train", .. Fifty, "--json"]);
+            ["launch", "-n", "2", "--run-dir", directory, "--", "dotnet", SkeinProcess.Program, "train", .. TrainingRuns.FiftyOfDigits, "--json"]);
         Assert.Equal(0, await job.ExitAsync());
         var line = Assert.Single(job.Output);
         Assert.StartsWith("[0] {", line, StringComparison.Ordinal);
-        TrainingResult.AssertSameLosses((await TrainAsync("one", "--workers", "1")).Losses(), TrainingResult.Parse(line[4..]).Losses());
+        TrainingResult.AssertSameLosses((await runs.DigitsAsync()).Losses(), TrainingResult.Parse(line[4..]).Losses());
     }
 
     [Fact]
@@ -73,12 +72,12 @@ public sealed class TrainTests : IDisposable
         await using var job = SkeinProcess.StartProgram(
             "mpirun",
             [("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")],
-            ["-n", "2", "--oversubscribe", "dotnet", SkeinProcess.Program, "train", .. Fifty, "--json", "--run-dir", Path.Combine(directory, "mpi")]);
+            ["-n", "2", "--oversubscribe", "dotnet", SkeinProcess.Program, "train", .. TrainingRuns.FiftyOfDigits, "--json", "--run-dir", Path.Combine(directory, "mpi")]);
         Assert.True(await job.ExitAsync() == 0, string.Join('\n', job.Errors));
         var result = TrainingResult.Parse(job.Output[^1]);
         Assert.Equal("mpi", result.GetProperty("transport").GetString());
         Assert.Equal(2, result.GetProperty("world_size").GetInt32());
-        TrainingResult.AssertSameLosses((await TrainAsync("one", "--workers", "1")).Losses(), result.Losses());
+        TrainingResult.AssertSameLosses((await runs.DigitsAsync()).Losses(), result.Losses());
     }
 
     [Theory]
@@ -87,9 +86,9 @@ public sealed class TrainTests : IDisposable
     [InlineData("two-tower", 2)]
     public async Task Ratings_are_learned_alike_by_any_number_of_workers(string model, int workers)
     {
-        string[] arguments = ["lecture-ratings", "--model", model, "--max-steps", "50", "--json"];
-        var single = await TrainingResult.RunAsync([.. arguments, "--run-dir", Path.Combine(directory, "one")]);
-        var job = await TrainingResult.RunAsync([.. arguments, "--run-dir", Path.Combine(directory, "many"), "--workers", $"{workers}"]);
+        string[] arguments = ["lecture-ratings", "--model", model, "--max-steps", "50"];
+        var single = await runs.OnceAsync(arguments);
+        var job = await runs.OnceAsync([.. arguments, "--workers", $"{workers}"]);
         TrainingResult.AssertSameLosses(single.Losses(), job.Losses());
         foreach (string metric in (string[])["test_rmse", "baseline_rmse_global_mean", "baseline_rmse_biases"])
         {
@@ -98,9 +97,6 @@ public sealed class TrainTests : IDisposable
 
         Assert.InRange(job.GetProperty("recall_at_10").GetDouble(), 0, 1);
         Assert.Equal(JsonValueKind.Null, job.GetProperty("test_accuracy").ValueKind);
-        Assert.Equal(JsonValueKind.Null, (await TrainAsync("digits")).GetProperty("recall_at_10").ValueKind);
+        Assert.Equal(JsonValueKind.Null, (await runs.DigitsAsync()).GetProperty("recall_at_10").ValueKind);
     }
-
-    private Task<JsonElement> TrainAsync(string run, params string[] options) =>
-        TrainingResult.RunAsync([.. Fifty, "--run-dir", Path.Combine(directory, run), .. options]);
 }

@@ -37,6 +37,8 @@ internal static class TrainingResult
 
     public static string? Checksum(this JsonElement result) => result.GetProperty("parameter_checksum").GetString();
 
+    public static string RunDirectory(this JsonElement result) => result.GetProperty("run_directory").GetString()!;
+
     public static double[] Losses(this JsonElement result) => result.Numbers<double>("loss_history");
 
     public static T[] Numbers<T>(this JsonElement result, string name) => result.GetProperty(name).Deserialize<T[]>()!;
