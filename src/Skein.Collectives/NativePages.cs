@@ -32,7 +32,7 @@ internal static unsafe class NativePages
     /// <summary>Gives the pages of memory from <see cref="Reserve"/> back to the system. The addresses stay; what they hold is lost.</summary>
     public static void Release(byte* memory, nint bytes) => Posix.DiscardPages(memory, Round(bytes));
 
-    /// <summary>Gives the C library's free memory back to the system, where it can (glibc); for once, after something large was freed for good.</summary>
+    /// <summary>Gives the C library's free memory back to the system, where it can (glibc). Takes milliseconds, and what is needed again is touched for the first time: for after something large was freed.</summary>
     public static void TrimHeap()
     {
         if (OperatingSystem.IsLinux()) Posix.TrimHeap();

@@ -14,19 +14,19 @@ internal static class PlanBenchmark
 
     private static readonly Configuration[] All =
     [
-        new("mlp ddp", ["fashion-mnist", "--model", "mlp", "--batch-size", "256"], 2, "dp=2,pp=1,tp=1", Steps: 200),
-        new("cnn zero 1", ["fashion-mnist", "--model", "cnn", "--batch-size", "64"], 2, "dp=2,pp=1,tp=1", Zero: 1, Steps: 200),
-        new("tiny ddp", ["language-model", "--model", "gpt-tiny", "--batch-size", "32"], 2, "dp=2,pp=1,tp=1", Steps: 40),
-        new("tiny tensor", ["language-model", "--model", "gpt-tiny", "--batch-size", "16", "--context", "128"], 2, "dp=1,pp=1,tp=2", Steps: 40),
-        new("tiny dp x pp", ["language-model", "--model", "gpt-tiny", "--batch-size", "48"], 4, "dp=2,pp=2,tp=1", Schedule: "1f1b", MicroBatches: 4, Steps: 40),
+        new("mlp ddp", ["fashion-mnist", "--model", "mlp", "--batch-size", "256"], 2, "dp=2,pp=1,tp=1", Steps: 800),
+        new("cnn zero 1", ["fashion-mnist", "--model", "cnn", "--batch-size", "64"], 2, "dp=2,pp=1,tp=1", Zero: 1, Steps: 800),
+        new("tiny ddp", ["language-model", "--model", "gpt-tiny", "--batch-size", "32"], 2, "dp=2,pp=1,tp=1", Steps: 120),
+        new("tiny tensor", ["language-model", "--model", "gpt-tiny", "--batch-size", "16", "--context", "128"], 2, "dp=1,pp=1,tp=2", Steps: 120),
+        new("tiny dp x pp", ["language-model", "--model", "gpt-tiny", "--batch-size", "48"], 4, "dp=2,pp=2,tp=1", Schedule: "1f1b", MicroBatches: 4, Steps: 120),
         new("small 1f1b", ["language-model", "--model", "gpt-small", "--batch-size", "16", "--context", "128"], 2, "dp=1,pp=2,tp=1", Schedule: "1f1b", MicroBatches: 8),
         new("small zero 3", ["language-model", "--model", "gpt-small", "--batch-size", "12"], 2, "dp=2,pp=1,tp=1", Zero: 3),
         new("gpt2 zero 3", ["language-model", "--model", "gpt2", "--batch-size", "4", "--context", "64"], 2, "dp=2,pp=1,tp=1", Zero: 3),
         // Chosen when the estimator was done, and not looked at before.
-        new("fresh cnn ddp", ["fashion-mnist", "--model", "cnn", "--batch-size", "128"], 2, "dp=2,pp=1,tp=1", Steps: 100),
-        new("fresh tiny zero 2", ["language-model", "--model", "gpt-tiny", "--batch-size", "40"], 2, "dp=2,pp=1,tp=1", Zero: 2, Steps: 40),
-        new("fresh tiny interleaved", ["language-model", "--model", "gpt-tiny", "--batch-size", "24", "--context", "96"], 2, "dp=1,pp=2,tp=1", Schedule: "interleaved:2", MicroBatches: 4, Steps: 40),
-        new("fresh tiny dp x tp", ["language-model", "--model", "gpt-tiny", "--batch-size", "24"], 4, "dp=2,pp=1,tp=2", Steps: 40),
+        new("fresh cnn ddp", ["fashion-mnist", "--model", "cnn", "--batch-size", "128"], 2, "dp=2,pp=1,tp=1", Steps: 800),
+        new("fresh tiny zero 2", ["language-model", "--model", "gpt-tiny", "--batch-size", "40"], 2, "dp=2,pp=1,tp=1", Zero: 2, Steps: 120),
+        new("fresh tiny interleaved", ["language-model", "--model", "gpt-tiny", "--batch-size", "24", "--context", "96"], 2, "dp=1,pp=2,tp=1", Schedule: "interleaved:2", MicroBatches: 4, Steps: 120),
+        new("fresh tiny dp x tp", ["language-model", "--model", "gpt-tiny", "--batch-size", "24"], 4, "dp=2,pp=1,tp=2", Steps: 120),
         new("fresh small tensor", ["language-model", "--model", "gpt-small", "--batch-size", "8", "--context", "64"], 2, "dp=1,pp=1,tp=2"),
     ];
 
