@@ -126,10 +126,11 @@ internal static class TrainCommand
             return;
         }
 
-        // Rank 0's words have been passed on as they came. With parameter servers they name who died, and what to do.
+        // Rank 0's words have been passed on as they came. They may name the worker that said the same; with parameter
+        // servers they name who died, and what to do.
         var said = LastError(outcome.LastLines[failed]);
         var passedOn = LastError(outcome.LastLines[0]);
-        if (passedOn is not null && (said == passedOn || (said is null && hasServers))) return;
+        if (passedOn is not null && (said is null ? hasServers : passedOn.Contains(said, StringComparison.Ordinal))) return;
         var reason = said is null ? "" : $": {said}";
         CommandLine.Report($"{outcome.Failure}{reason}; its output is in {Path.Combine(directory, $"rank-{failed}.log")}");
     }

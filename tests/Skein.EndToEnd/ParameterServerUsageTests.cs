@@ -99,8 +99,9 @@ public sealed class ParameterServerUsageTests : IDisposable
         Assert.DoesNotContain("", output);
     }
 
-    // Every rank finds the error by itself; the launcher names the first one, when that ended before rank 0 could speak.
-    private static string ByAnyRank(string message) => $"^skein: (rank 1 exited with code 1: )?{message}(; its output is in .*)?$";
+    // Every rank finds the error by itself, or hears it from the other; the launcher names the first one, when that ended
+    // before rank 0 could speak.
+    private static string ByAnyRank(string message) => $"^skein: (rank 1 exited with code 1: )?(worker [01]: )?{message}(; its output is in .*)?$";
 
     private static async Task RefusesAsync(int expected, string message, params string[] arguments)
     {

@@ -91,6 +91,19 @@ public sealed class ParameterServerTests
         Assert.Equal(2 * 9, actual.Sum(static worker => worker.Losses.Count));
     }
 
+    [Fact]
+    public async Task Who_waits_for_a_worker_hears_why_it_could_not_begin()
+    {
+        await using Servers servers = await Servers.StartAsync(Settings(2, 2, "async"));
+        using ParameterServerStrategy fails = await ParameterServerStrategy.JoinAsync(servers.Options(1)), waits = await ParameterServerStrategy.JoinAsync(servers.Options(0));
+        using nn.Module<Tensor, Tensor> single = nn.Linear(2, 1, hasBias: false), model = Mlp();
+        var waiting = Task.Run(() => waits.Attach(model));
+        Exception cause = Assert.Throws<ArgumentException>(() => fails.Attach(single));
+        Assert.Equal("2 servers are more than the 1 parameters need, and server 1 would hold nothing; use fewer servers", cause.Message);
+        Exception heard = await Assert.ThrowsAsync<ParameterServerException>(() => waiting);
+        Assert.Equal($"worker 1: {cause.Message}", heard.Message);
+    }
+
     private static JobSettings Settings(int servers, int workers, string consistency) => new()
     {
         Servers = servers,

@@ -68,8 +68,7 @@ public sealed class Placement
         throw new ArgumentException(
             rule == PlacementRule.ByLoad
                 ? $"{servers} servers are more than the {parameters.Count} parameters need, and server {idle} would hold nothing; use fewer servers"
-                : $"consistent hashing gives server {idle} of {servers} none of the {parameters.Count} parameters; use fewer servers, or {nameof(PlacementRule.ByLoad)}",
-            nameof(servers));
+                : $"consistent hashing gives server {idle} of {servers} none of the {parameters.Count} parameters; use fewer servers, or {nameof(PlacementRule.ByLoad)}");
     }
 
     /// <summary>The slices that a server holds, in layout order: its dense vector is one after the other.</summary>

@@ -106,6 +106,22 @@ public sealed class ParameterServerStrategy : Strategy
         ArgumentNullException.ThrowIfNull(model);
         if (ReferenceEquals(this.model, model)) return;
         if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one ParameterServerStrategy for each model");
+        try
+        {
+            Open(model);
+        }
+        catch (Exception error) when (!Settings.Elastic)
+        {
+            // Else the others would hear of a lost worker, and not why it is gone.
+            coordinator.FailAsync(error.Message).GetAwaiter().GetResult();
+            throw;
+        }
+
+        this.model = model;
+    }
+
+    private void Open(nn.Module model)
+    {
         (string Name, Parameter Parameter)[] named = [.. model.named_parameters().Where(static entry => entry.parameter.requires_grad)];
         foreach ((string name, Parameter parameter) in named)
         {
@@ -130,7 +146,6 @@ public sealed class ParameterServerStrategy : Strategy
 
         // Workers that do not wait for one another begin together: whoever started first would otherwise train alone.
         if (!Synchronous && !Settings.Elastic) Sum([0]);
-        this.model = model;
     }
 
     /// <inheritdoc/>
