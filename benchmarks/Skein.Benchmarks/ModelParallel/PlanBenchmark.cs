@@ -28,6 +28,12 @@ internal static class PlanBenchmark
         new("fresh tiny interleaved", ["language-model", "--model", "gpt-tiny", "--batch-size", "24", "--context", "96"], 2, "dp=1,pp=2,tp=1", Schedule: "interleaved:2", MicroBatches: 4, Steps: 120),
         new("fresh tiny dp x tp", ["language-model", "--model", "gpt-tiny", "--batch-size", "24"], 4, "dp=2,pp=1,tp=2", Steps: 120),
         new("fresh small tensor", ["language-model", "--model", "gpt-small", "--batch-size", "8", "--context", "64"], 2, "dp=1,pp=1,tp=2"),
+        // Chosen after the number of steps had been raised for those above, and not looked at before.
+        new("later mlp zero 1", ["fashion-mnist", "--model", "mlp", "--batch-size", "512"], 2, "dp=2,pp=1,tp=1", Zero: 1, Steps: 800),
+        new("later tiny ddp", ["language-model", "--model", "gpt-tiny", "--batch-size", "64"], 2, "dp=2,pp=1,tp=1", Steps: 120),
+        new("later tiny tensor", ["language-model", "--model", "gpt-tiny", "--batch-size", "12", "--context", "96"], 2, "dp=1,pp=1,tp=2", Steps: 120),
+        new("later tiny pp x tp", ["language-model", "--model", "gpt-tiny", "--batch-size", "32"], 4, "dp=1,pp=2,tp=2", Schedule: "1f1b", MicroBatches: 4, Steps: 120),
+        new("later small zero 2", ["language-model", "--model", "gpt-small", "--batch-size", "8", "--context", "96"], 2, "dp=2,pp=1,tp=1", Zero: 2),
     ];
 
     public static Command Command()

@@ -154,9 +154,9 @@ public sealed class ModelProfiler
         Tensor output = features;
         for (int i = 0; i < measured.Length; i++)
         {
-            Tensor input = output.detach();
-            // As in training: what the model reads needs no gradient.
-            if (i > 0 && input.is_floating_point()) input.requires_grad_(true);
+            // As in training: what no parameter has changed yet needs no gradient.
+            bool needsGradient = output.requires_grad;
+            Tensor input = output.detach().requires_grad_(needsGradient);
             probe.Begin();
             (double seconds, long peak, long change) = Watch(watchMemory, () => output = i < layers.Length ? layers[i].Layer.call(input) : loss(input, labels));
             graphs[i] = (input, output);
