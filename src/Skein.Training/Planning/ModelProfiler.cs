@@ -18,8 +18,8 @@ public sealed class ModelProfiler
     private const int Repetitions = 3;
 
     // Short passes are repeated more often: until the runtime has compiled their code again, and by chance less.
-    private const int MostRepetitions = 100;
-    private static readonly TimeSpan Repeating = TimeSpan.FromSeconds(1.5);
+    private const int MostRepetitions = 300;
+    private static readonly TimeSpan Repeating = TimeSpan.FromSeconds(2.5);
 
     // As many as it takes until what is freed is torn into pieces as much as it will be.
     private const int PassesInRow = 4;
@@ -72,8 +72,8 @@ public sealed class ModelProfiler
     {
         double loadPeak = ProcessMemory.Peak;
         model.train();
-        (int fewer, int more, int repetitions) = ChooseSizes(largest);
-        LayerMeasurement[] small = MeasureLayers(fewer, repetitions), large = MeasureLayers(more, repetitions);
+        (int fewer, int more) = ChooseSizes(largest);
+        LayerMeasurement[] small = MeasureLayers(fewer), large = MeasureLayers(more);
         LinearCost training = LinearCost.ThroughPositive(fewer, TrainingPeak(fewer), more, TrainingPeak(more));
         LinearCost evaluation = LinearCost.ThroughPositive(fewer, EvaluationPeak(fewer), more, EvaluationPeak(more));
         (double copySeconds, double optimizerSeconds, double optimizerBytes) = MeasureOptimizer(createOptimizer);
@@ -103,26 +103,35 @@ public sealed class ModelProfiler
         };
     }
 
-    // All ranks take rank 0's choice, because they have to measure at the same time.
-    private (int Fewer, int More, int Repetitions) ChooseSizes(int largest)
+    private (int Fewer, int More) ChooseSizes(int largest)
     {
         Pass(1, watchMemory: false);
         LayerMeasurement[] one = Pass(1, watchMemory: false);
         double seconds = one.Sum(static layer => layer.Forward + layer.Backward);
-        int more = (int)Math.Clamp(LongestPass.TotalSeconds / seconds, 2, largest);
-        int[] chosen = [more, (int)Math.Clamp(Repeating.TotalSeconds / (seconds * more), Repetitions, MostRepetitions)];
-        group.Broadcast<int>(chosen);
-        return (Math.Max(1, chosen[0] / 4), chosen[0], chosen[1]);
+        int more = Agree((int)Math.Clamp(LongestPass.TotalSeconds / seconds, 2, largest));
+        return (Math.Max(1, more / 4), more);
     }
 
-    private LayerMeasurement[] MeasureLayers(int samples, int repetitions)
+    // All ranks take rank 0's choice, because they have to measure at the same time.
+    private int Agree(int choice)
+    {
+        Span<int> shared = [choice];
+        group.Broadcast(shared);
+        return shared[0];
+    }
+
+    private LayerMeasurement[] MeasureLayers(int samples)
     {
         Pass(samples, watchMemory: false);
         var passes = new List<LayerMeasurement[]>();
-        for (int i = 0; i < repetitions; i++)
+        long begin = Stopwatch.GetTimestamp();
+        bool goesOn = true;
+        while (goesOn)
         {
             group.Barrier();
             passes.Add(Pass(samples, watchMemory: false));
+            bool isEnough = passes.Count >= Repetitions && (passes.Count == MostRepetitions || Stopwatch.GetElapsedTime(begin) > Repeating);
+            goesOn = Agree(isEnough ? 0 : 1) > 0;
         }
 
         LayerMeasurement[] memory = Pass(samples, watchMemory: true);
