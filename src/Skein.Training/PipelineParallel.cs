@@ -104,10 +104,11 @@ public sealed class PipelineParallel : Strategy
         LayersPerChunk = Divide(model, layers);
         Device device = model.parameters().First().device;
         stage = new PipelineStage(model, LayersPerChunk, group.WorldSize, group.Rank);
-        inner.Attach(stage.Module);
-        tied.Find(stage.Parameters, stage.Module, inner.OptimizesPieces ? null : inner.OptimizedParameters(stage.Module));
+        inner.ReplaceModules(stage.Module);
         DeferredGradients? deferred = options.Schedule.SplitsBackward ? new DeferredGradients() : null;
         deferred?.TakeOver(stage.Module);
+        inner.Attach(stage.Module);
+        tied.Find(stage.Parameters, stage.Module, inner.OptimizesPieces ? null : inner.OptimizedParameters(stage.Module));
         exchange = new BoundaryExchange(group, chunks, device);
         run = new StageRun(options.Schedule, stage, exchange, times, (group.Rank, group.WorldSize)) { Deferred = deferred, Failure = ActivationCheckpointing.FailureOf(model) };
         this.model = model;
@@ -158,9 +159,10 @@ public sealed class PipelineParallel : Strategy
         if (run is null) throw new InvalidOperationException("no model is attached; call Attach before the first step");
         long start = Stopwatch.GetTimestamp();
         TimeSpan waited = exchange!.Waited;
-        microBatches = Math.Max(microBatches, batch.MicroBatches);
+        int passes = inner.PassesOf(batch);
+        microBatches = Math.Max(microBatches, passes);
         double loss;
-        using (inner.NoSync()) loss = run.Run(batch, inner.LossScale);
+        using (inner.NoSync()) loss = run.Run(batch, inner.LossScale, passes);
 
         long computed = Stopwatch.GetTimestamp();
         if (!tied.AreOptimized) tied.SumGradients();

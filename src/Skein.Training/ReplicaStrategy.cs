@@ -38,6 +38,15 @@ public abstract class ReplicaStrategy : Strategy
     private protected abstract IReadOnlyList<Parameter> Trainable { get; }
 
     /// <summary>
+    /// Puts modules of its own into the model where this strategy has any. For who wants to change what is then there before
+    /// <see cref="Strategy.Attach"/>, which else does it.
+    /// </summary>
+    internal virtual void ReplaceModules(nn.Module model) { }
+
+    /// <summary>The passes that this rank makes of a batch: as many as the others where they need it in each.</summary>
+    internal int PassesOf(StepBatch batch) => ForwardIsCollective ? batch.MostMicroBatches(WorldSize) : batch.MicroBatches;
+
+    /// <summary>
     /// Until the result is disposed, backward passes only add to this rank's own gradients: for all but the last micro-batch of a
     /// step.
     /// </summary>

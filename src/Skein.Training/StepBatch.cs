@@ -47,8 +47,11 @@ public sealed class StepBatch
     /// <summary>Whether this rank wants the training to end after this step.</summary>
     public bool StopRequested { get; internal set; }
 
-    /// <summary>The part of the global batch that micro-batch <paramref name="index"/> is, from 0 to 1: the weight of its mean loss.</summary>
-    public double Share(int index) => (double)SizeOf(index) / GlobalSize;
+    /// <summary>
+    /// The part of the global batch that micro-batch <paramref name="index"/> is, from 0 to 1: the weight of its mean loss. From
+    /// <see cref="MicroBatches"/> on, 0: there is some sample that counts nothing, for ranks that others need in every pass.
+    /// </summary>
+    public double Share(int index) => index < MicroBatches ? (double)SizeOf(index) / GlobalSize : 0;
 
     /// <summary>Runs the model on micro-batch <paramref name="index"/> and returns its mean loss, a scalar with a graph.</summary>
     public Tensor Loss(int index)
@@ -58,13 +61,13 @@ public sealed class StepBatch
     }
 
     /// <summary>The number of samples in micro-batch <paramref name="index"/>.</summary>
-    public int SizeOf(int index) => DistributedSampler.Split(count, MicroBatches, index).Count;
+    public int SizeOf(int index) => Slice(index).Count;
 
     /// <summary>The inputs and labels of micro-batch <paramref name="index"/>, for strategies that run the model themselves.</summary>
     public (Tensor Features, Tensor Labels) MicroBatch(int index)
     {
-        (int offset, int length) = DistributedSampler.Split(count, MicroBatches, index);
-        using Tensor indices = order!.narrow(0, start + offset, length);
+        (int first, int length) = Slice(index);
+        using Tensor indices = order!.narrow(0, first, length);
         (Tensor features, Tensor labels) = data.Gather(indices, device);
         return (input(features), labels);
     }
@@ -78,7 +81,7 @@ public sealed class StepBatch
     /// </summary>
     /// <param name="scale">What each micro-batch's share is multiplied by.</param>
     /// <param name="backward">Runs the backward pass from a loss; told whether it is this step's last.</param>
-    /// <param name="passes">At least as many passes; those beyond the micro-batches are over some sample that counts nothing.</param>
+    /// <param name="passes">At least as many passes, those beyond the micro-batches over what counts nothing.</param>
     /// <returns><paramref name="scale"/> times this rank's part of the global mean loss.</returns>
     public float RunBackward(double scale, Action<Tensor, bool> backward, int passes = 0)
     {
@@ -89,11 +92,10 @@ public sealed class StepBatch
         for (int i = 0; i < passes; i++)
         {
             using DisposeScope scope = NewDisposeScope();
-            bool counts = i < MicroBatches;
-            double weight = counts ? scale * Share(i) : 0;
-            Tensor loss = counts ? Loss(i) : IdleLoss();
+            double weight = scale * Share(i);
+            Tensor loss = Loss(i);
             backward(weight == 1 ? loss : loss * weight, i == passes - 1);
-            if (counts) total += weight * loss.ToDouble();
+            if (weight > 0) total += weight * loss.ToDouble();
         }
 
         if (Slowdown > 1) Thread.Sleep(Stopwatch.GetElapsedTime(begin) * (Slowdown - 1));
@@ -103,17 +105,17 @@ public sealed class StepBatch
     /// <summary>How many times as long the computation is made to last.</summary>
     internal double Slowdown { get; init; } = 1;
 
-    private Tensor IdleLoss()
-    {
-        using Tensor indices = order!.narrow(0, 0, 1);
-        (Tensor features, Tensor labels) = data.Gather(indices, device);
-        return loss(model(input(features)), labels);
-    }
-
     internal void MoveTo(Tensor newOrder, (int Start, int Count) slice, int globalSize)
     {
         order = newOrder;
         (start, count) = slice;
         GlobalSize = globalSize;
+    }
+
+    private (int First, int Count) Slice(int index)
+    {
+        if (index >= MicroBatches) return (0, 1);
+        (int offset, int length) = DistributedSampler.Split(count, MicroBatches, index);
+        return (start + offset, length);
     }
 }

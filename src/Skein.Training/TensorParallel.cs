@@ -83,6 +83,21 @@ public sealed class TensorParallel : ReplicaStrategy
         ArgumentNullException.ThrowIfNull(model);
         if (ReferenceEquals(this.model, model)) return;
         if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one TensorParallel for each model");
+        PartitionedModel parts = partitioned ?? Partition(model);
+        trainable = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
+        inner.Attach(model);
+        optimized = inner.OptimizedParameters(model);
+        if (OptimizesPieces) pause = inner.NoSync();
+        replicated = new ReplicatedGradients(collectives, trainable.Zip(OptimizesPieces ? trainable : optimized)
+            .Where(pair => !parts.IsDivided(pair.First))
+            .Select(pair => (pair.Second, parts.IsSliced(pair.First))));
+        this.model = model;
+    }
+
+    internal override void ReplaceModules(nn.Module model) => Partition(model);
+
+    private PartitionedModel Partition(nn.Module model)
+    {
         if (group.WorldSize > 1)
         {
             Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
@@ -90,15 +105,7 @@ public sealed class TensorParallel : ReplicaStrategy
             if (model.modules().Any(static module => module is Dropout { p: > 0 })) CheckGenerators();
         }
 
-        partitioned = new PartitionedModel(model, plan, region);
-        trainable = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
-        inner.Attach(model);
-        optimized = inner.OptimizedParameters(model);
-        if (OptimizesPieces) pause = inner.NoSync();
-        replicated = new ReplicatedGradients(collectives, trainable.Zip(OptimizesPieces ? trainable : optimized)
-            .Where(pair => !partitioned.IsDivided(pair.First))
-            .Select(pair => (pair.Second, partitioned.IsSliced(pair.First))));
-        this.model = model;
+        return partitioned = new PartitionedModel(model, plan, region);
     }
 
     /// <inheritdoc/>
@@ -108,11 +115,14 @@ public sealed class TensorParallel : ReplicaStrategy
     protected internal override StepOutcome ComputeGradients(StepBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
-        float loss = batch.RunBackward(LossScale, (part, last) =>
-        {
-            Backward(part, last);
-            failure.ThrowIfAny();
-        });
+        float loss = batch.RunBackward(
+            LossScale,
+            (part, last) =>
+            {
+                Backward(part, last);
+                failure.ThrowIfAny();
+            },
+            PassesOf(batch));
         return Synchronize(loss, batch.StopRequested);
     }
 

@@ -103,6 +103,22 @@ public class TensorParallelTests
     }
 
     [Theory]
+    [InlineData(97)]
+    [InlineData(99)]
+    public async Task Copies_that_gather_parameters_equal_one_process_where_the_last_batch_gives_them_unequal_passes(int samples)
+    {
+        // Of the last batch one copy gets one sample or two, in as many micro-batches, and the other none or one.
+        Outcome expected = await Train(new SingleProcess(), static () => Models.Mlp(), Models.Data(samples), Models.CrossEntropy);
+        Outcome[] actual = await RankThreads.Run(4, async group =>
+        {
+            await using DeviceMesh mesh = await DeviceMesh.CreateAsync(group, new MeshShape(data: 2, tensor: 2));
+            var copies = new ShardedDataParallel(mesh[MeshShape.Data]);
+            return await Train(new TensorParallel(mesh[MeshShape.Tensor], TensorParallelPlan.Mlp(Models.Mlp()), copies), static () => Models.Mlp(), Models.Data(samples), Models.CrossEntropy, accumulation: 2);
+        });
+        AssertEqual(expected, actual);
+    }
+
+    [Theory]
     [InlineData(1)]
     [InlineData(2)]
     [InlineData(4)]

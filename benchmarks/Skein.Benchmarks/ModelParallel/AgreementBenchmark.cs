@@ -27,6 +27,7 @@ internal static class AgreementBenchmark
         (4, "--strategy mesh --mesh pp=2,tp=2"),
         (4, "--strategy mesh --mesh dp=2,tp=2 --zero 3"),
         (4, "--strategy mesh --mesh dp=2,pp=2 --zero 2 --activation-checkpointing"),
+        (4, "--strategy mesh --mesh dp=2,pp=2 --zero 3 --schedule zero-bubble"),
     ];
 
     public static Command Command()

@@ -33,6 +33,8 @@ internal static class PlanBenchmark
         new("later tiny ddp", ["language-model", "--model", "gpt-tiny", "--batch-size", "64"], 2, "dp=2,pp=1,tp=1", Steps: 120),
         new("later tiny tensor", ["language-model", "--model", "gpt-tiny", "--batch-size", "12", "--context", "96"], 2, "dp=1,pp=1,tp=2", Steps: 120),
         new("later tiny pp x tp", ["language-model", "--model", "gpt-tiny", "--batch-size", "32"], 4, "dp=1,pp=2,tp=2", Schedule: "1f1b", MicroBatches: 4, Steps: 120),
+        new("later tiny dp x tp zero 3", ["language-model", "--model", "gpt-tiny", "--batch-size", "32"], 4, "dp=2,pp=1,tp=2", Zero: 3, Steps: 120),
+        new("later tiny dp x pp zero 3", ["language-model", "--model", "gpt-tiny", "--batch-size", "32"], 4, "dp=2,pp=2,tp=1", Zero: 3, Schedule: "1f1b", MicroBatches: 4, Steps: 120),
         new("later small zero 2", ["language-model", "--model", "gpt-small", "--batch-size", "8", "--context", "96"], 2, "dp=2,pp=1,tp=1", Zero: 2),
     ];
 

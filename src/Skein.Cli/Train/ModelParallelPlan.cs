@@ -76,7 +76,6 @@ internal sealed record ModelParallelPlan
         Refuse(options.Split is not null && !pipelined, "--split", "a pipeline: --strategy pipeline, or a mesh with pp above 1");
         Refuse(options.SequenceParallel && shape[MeshShape.Tensor] == 1 && strategy != Tensor, "--sequence-parallel", "tensor parallel workers: --strategy tensor, or a mesh with tp above 1");
         Refuse(options.OffloadOptimizer && zero is null, "--offload-optimizer", "--zero");
-        if (pipelined && zero == ZeroStage.Parameters) throw new UsageException("--zero is 3, but a pipeline uses its parameters all the time: use --zero 1 or 2 with pp above 1");
         PipelineSchedule? schedule = pipelined ? ParseSchedule(options.Schedule) : null;
         return new ModelParallelPlan
         {

@@ -20,10 +20,13 @@ internal sealed class StageRun(PipelineSchedule schedule, PipelineStage stage, B
     public BackwardFailure? Failure { get; init; }
 
     /// <summary>Runs one step. The gradients add up to those of <paramref name="scale"/> times this rank's part of the global mean loss.</summary>
+    /// <param name="batch">The samples.</param>
+    /// <param name="scale">Of the loss.</param>
+    /// <param name="microBatches">So many, those beyond the batch's own counting nothing.</param>
     /// <returns>That loss on the last stage, 0 on the others.</returns>
-    public double Run(StepBatch batch, double scale)
+    public double Run(StepBatch batch, double scale, int microBatches)
     {
-        if (batch.MicroBatches != preparedFor) operations = schedule.Operations(place.Stages, place.Stage, preparedFor = batch.MicroBatches);
+        if (microBatches != preparedFor) operations = schedule.Operations(place.Stages, place.Stage, preparedFor = microBatches);
         double loss = 0;
         for (int i = 0; i < operations.Count; i++)
         {
@@ -100,7 +103,7 @@ internal sealed class StageRun(PipelineSchedule schedule, PipelineStage stage, B
             Tensor mean = batch.LossOf(output, labels);
             double weight = scale * batch.Share(microBatch);
             output = weight == 1 ? mean : mean * weight;
-            loss = weight * mean.ToDouble();
+            if (weight > 0) loss = weight * mean.ToDouble();
         }
         else
         {

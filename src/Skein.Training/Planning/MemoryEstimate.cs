@@ -78,7 +78,8 @@ internal static class MemoryEstimate
     {
         if (plan.Schedule is not { } schedule)
         {
-            return ActivationMemory.Peak(chunks[0], plan.Zero >= ZeroStage.Gradients ? FreshGradients.Leave : FreshGradients.Stay);
+            // Those of tensor-parallel ranks wait until they are the same on all of them.
+            return ActivationMemory.Peak(chunks[0], plan.Zero >= ZeroStage.Gradients && plan.Tensor == 1 ? FreshGradients.Leave : FreshGradients.Stay);
         }
 
         int[] inFlight = ActivationMemory.MostInFlight(schedule, plan.Stages, stage, plan.MicroBatches);

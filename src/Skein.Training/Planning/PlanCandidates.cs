@@ -99,10 +99,10 @@ public static class PlanCandidates
     private static IEnumerable<ZeroStage?> Stages(MeshShape mesh)
     {
         yield return null;
-        if (mesh[MeshShape.Data] == 1 || mesh[MeshShape.Tensor] > 1) yield break;
+        if (mesh[MeshShape.Data] == 1) yield break;
         yield return ZeroStage.OptimizerState;
         yield return ZeroStage.Gradients;
-        if (mesh[MeshShape.Pipeline] == 1) yield return ZeroStage.Parameters;
+        yield return ZeroStage.Parameters;
     }
 
     private static IEnumerable<PipelineSchedule> Schedules(ModelProfile profile, MeshShape mesh)

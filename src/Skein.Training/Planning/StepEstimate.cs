@@ -47,14 +47,18 @@ internal readonly record struct StepEstimate(double Seconds, double BubbleFracti
     {
         double forward = chunk.Sum(static layer => layer.Forward) + Exchanged(false);
         double backward = chunk.Sum(static layer => layer.Backward) + Exchanged(true);
+        double gathered = GathersInPasses(plan) ? collectives.Seconds(CollectiveKind.AllGather, plan.Data, Element * Elements(plan, chunk)) : 0;
         double message = isLast ? 0 : collectives.Seconds(CollectiveKind.SendReceive, plan.Stages, Output(chunk));
         // The two parts of a backward pass take about equally long (Qi et al. 2023, section 2).
         bool splits = plan.Schedule is { SplitsBackward: true };
-        return new PipelineCosts(forward, splits ? backward / 2 : backward, splits ? backward / 2 : 0, message);
+        return new PipelineCosts(forward + gathered, (splits ? backward / 2 : backward) + gathered, splits ? backward / 2 : 0, message);
 
         double Exchanged(bool inBackward) => chunk.SelectMany(static layer => layer.Collectives).Where(collective => collective.InBackward == inBackward)
             .Sum(collective => collectives.Seconds(collective.Kind, plan.Tensor, collective.Bytes));
     }
+
+    // A stage's passes are of different micro-batches, so that each needs its parameters anew.
+    private static bool GathersInPasses(ParallelPlan plan) => plan.Zero == ZeroStage.Parameters && plan.Schedule is not null;
 
     private static double Output(LayerShare[] chunk) => chunk[^1].Layer.OutputBytes * chunk[^1].Samples;
 
@@ -71,8 +75,8 @@ internal readonly record struct StepEstimate(double Seconds, double BubbleFracti
         {
             Add(CollectiveKind.ReduceScatter, plan.Data, bytes);
             // Parameters that are divided are gathered for the forward pass and, but for the last layer's, again for the backward pass.
-            Add(CollectiveKind.AllGather, plan.Data, bytes);
-            if (zero == ZeroStage.Parameters) Add(CollectiveKind.AllGather, plan.Data, bytes - layers.LastOrDefault(static layer => layer.Layer.Parameters.Count > 0).GradientBytes);
+            if (!GathersInPasses(plan)) Add(CollectiveKind.AllGather, plan.Data, bytes);
+            if (zero == ZeroStage.Parameters && plan.Schedule is null) Add(CollectiveKind.AllGather, plan.Data, bytes - layers.LastOrDefault(static layer => layer.Layer.Parameters.Count > 0).GradientBytes);
             seconds += sharing * 2 * bytes * profile.CopySeconds;
             Add(CollectiveKind.AllReduce, plan.Data, ScalarBytes);
         }
@@ -93,7 +97,7 @@ internal readonly record struct StepEstimate(double Seconds, double BubbleFracti
         }
     }
 
-    /// <summary>Messages between a stage's chunks and their neighbours, and what tensor-parallel ranks exchange, over all micro-batches.</summary>
+    /// <summary>Messages between a stage's chunks and their neighbours, what tensor-parallel ranks exchange and what passes gather, over all micro-batches.</summary>
     private static double PassBytes(CollectiveCosts collectives, ParallelPlan plan, IReadOnlyList<LayerShare[]> chunks, int stage)
     {
         double sent = 0;
@@ -102,6 +106,7 @@ internal readonly record struct StepEstimate(double Seconds, double BubbleFracti
             sent += chunks[chunk].SelectMany(static layer => layer.Collectives).Sum(collective => CollectiveVolume.BytesSent(collective.Kind, plan.Tensor, collective.Bytes, collectives.SharedMemory));
             if (chunk < chunks.Count - 1) sent += Output(chunks[chunk]);
             if (chunk > 0) sent += Output(chunks[chunk - 1]);
+            if (GathersInPasses(plan)) sent += 2 * CollectiveVolume.BytesSent(CollectiveKind.AllGather, plan.Data, Element * Elements(plan, chunks[chunk]), collectives.SharedMemory);
         }
 
         return sent * plan.MicroBatches;

@@ -116,6 +116,29 @@ public class PipelineParallelTests
     }
 
     [Theory]
+    [InlineData("gpipe", 24)]
+    [InlineData("1f1b", 33)]
+    [InlineData("interleaved:2", 24)]
+    [InlineData("zero-bubble", 33)]
+    public async Task Pipelines_whose_stages_are_sharded_equal_one_process(string schedule, int batch)
+    {
+        await Check(LayeredModels.Tied, LayeredModels.Tokens);
+        // Layers that are replaced for zero-bubble as a whole.
+        await Check(LayeredModels.Mlp, static () => Models.Data(count: 100));
+
+        async Task Check(Func<nn.Module<Tensor, Tensor>> make, Func<InMemoryDataset> samples)
+        {
+            Outcome expected = await Train(new SingleProcess(), make, clip: 0.5, batch: batch, samples: samples);
+            AssertEqual(expected, await RankThreads.Run(4, async group =>
+            {
+                await using DeviceMesh mesh = await DeviceMesh.CreateAsync(group, new MeshShape(data: 2, pipeline: 2));
+                var copies = new ShardedDataParallel(mesh[MeshShape.Data], new ShardedOptions { Stage = ZeroStage.Parameters });
+                return await Train(new PipelineParallel(mesh[MeshShape.Pipeline], With(schedule), copies), make, 3, clip: 0.5, batch: batch, samples: samples);
+            }));
+        }
+    }
+
+    [Theory]
     [InlineData("gpipe")]
     [InlineData("1f1b")]
     public async Task Where_a_model_is_cut_changes_no_bit(string schedule)

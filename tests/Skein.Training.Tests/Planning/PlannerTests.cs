@@ -36,6 +36,18 @@ public class PlannerTests
     }
 
     [Fact]
+    public void Sharded_stages_of_a_pipeline_gather_their_parameters_for_every_pass()
+    {
+        // Two layers of 400 bytes on each stage, of which a rank sends its half; three forward and backward passes after another.
+        const double gather = 400;
+        const int microBatches = 2, inARow = microBatches + 2 - 1;
+        PlanPrediction[] predictions = [.. new[] { ZeroStage.Gradients, ZeroStage.Parameters }.Select(static zero => Planner.Predict(
+            Profiles.Of(4), CollectiveCosts.OfLink(1, 0), new ParallelPlan(new MeshShape(data: 2, pipeline: 2), zero, PipelineSchedule.OneForwardOneBackward, microBatches), batchSize: 8))];
+        Assert.Equal((2 * inARow * gather) - gather, predictions[1].StepSeconds - predictions[0].StepSeconds, 1e-6);
+        Assert.Equal((2 * microBatches * gather) - gather, predictions[1].BytesPerStep - predictions[0].BytesPerStep, 1e-6);
+    }
+
+    [Fact]
     public void Without_communication_data_parallel_ranks_take_their_part_of_the_time()
     {
         PlanPrediction prediction = Planner.Predict(Profiles.Of(4), Free, new ParallelPlan(new MeshShape(data: 4)), batchSize: 32);
