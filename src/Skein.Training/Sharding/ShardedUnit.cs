@@ -26,6 +26,7 @@ internal sealed class ShardedUnit : IDisposable
     private readonly bool freesParameters;
     private readonly bool shardIsOwnPart;
     private CollectiveHandle? gathering;
+    private bool isFirstReduction;
 
     /// <summary>Takes the parameters' present values, equal on all ranks.</summary>
     /// <param name="group">The ranks.</param>
@@ -138,21 +139,34 @@ internal sealed class ShardedUnit : IDisposable
     /// <param name="end">Where it ends.</param>
     public void CopyGradients(Tensor target, long start, long end)
     {
-        target.zero_();
-        foreach ((Parameter parameter, long offset) in places)
+        for (int rank = 0; rank < group.WorldSize; rank++)
         {
-            using Tensor? gradient = parameter.grad;
-            if (gradient is null) continue;
-            using Tensor flat = gradient.reshape(-1);
-            for (int rank = 0; rank < group.WorldSize; rank++)
+            long origin = (rank * ShardLength) + start, limit = origin + end - start, filled = origin;
+            foreach ((Parameter parameter, long offset) in places)
             {
-                long origin = (rank * ShardLength) + start;
-                long from = Math.Max(offset, origin), to = Math.Min(offset + parameter.numel(), origin + end - start);
+                long from = Math.Max(offset, origin), to = Math.Min(offset + parameter.numel(), limit);
                 if (from >= to) continue;
+                using Tensor? gradient = parameter.grad;
+                if (gradient is null) continue;
+                Clear(filled, from);
+                filled = to;
+                using Tensor flat = gradient.reshape(-1);
                 using Tensor source = flat.narrow(0, from - offset, to - from);
-                using Tensor place = target.narrow(0, (rank * (end - start)) + from - origin, to - from);
+                using Tensor place = Place(from, to);
                 place.copy_(source);
             }
+
+            Clear(filled, limit);
+
+            // Padding, and what has no gradient.
+            void Clear(long from, long to)
+            {
+                if (from == to) return;
+                using Tensor place = Place(from, to);
+                place.zero_();
+            }
+
+            Tensor Place(long from, long to) => target.narrow(0, (rank * (end - start)) + from - origin, to - from);
         }
     }
 
@@ -162,27 +176,30 @@ internal sealed class ShardedUnit : IDisposable
         foreach ((Parameter parameter, _) in places) parameter.grad = null;
     }
 
-    /// <summary>Adds reduced gradients to those of the shard, from <paramref name="start"/> on.</summary>
+    /// <summary>Adds reduced gradients to those of the shard, from <paramref name="start"/> on; the parts of a reduction come in order, and make up the shard.</summary>
     public void AddGradient(Tensor part, long start)
     {
-        using (Tensor? present = Shard.grad)
+        if (start == 0)
         {
-            if (present is null)
-            {
-                gradient.zero_();
-                Shard.grad = gradient;
-            }
+            using Tensor? present = Shard.grad;
+            isFirstReduction = present is null;
+            if (isFirstReduction) Shard.grad = gradient;
         }
 
         using Tensor place = gradient.narrow(0, start, part.numel());
-        if (place.device_type == DeviceType.CPU)
+        if (isFirstReduction)
+        {
+            place.copy_(part);
+        }
+        else if (place.device_type == DeviceType.CPU)
         {
             place.add_(part);
-            return;
         }
-
-        using Tensor there = part.to(place.device);
-        place.add_(there);
+        else
+        {
+            using Tensor there = part.to(place.device);
+            place.add_(there);
+        }
     }
 
     /// <summary>The parts of the shard's gradient by the parameter that they belong to.</summary>
