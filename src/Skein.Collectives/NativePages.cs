@@ -7,8 +7,8 @@ namespace Skein.Collectives;
 /// <remarks>The first touch of a fresh 4 KiB page can cost microseconds: far more than the copy into it.</remarks>
 internal static unsafe class NativePages
 {
-    /// <summary>Bytes from which a block is worth a call to the system.</summary>
-    public const int LargeBlock = 4 << 20;
+    // From which a block is worth calls to the system.
+    private const int LargeBlock = 4 << 20;
 
     private const nuint SmallPage = 4096;
     private const nuint HugePage = 2 << 20;
@@ -28,6 +28,9 @@ internal static unsafe class NativePages
         Posix.AdviseHugePages(memory, length);
         return memory;
     }
+
+    /// <summary>Gets the pages of memory from <see cref="Reserve"/>, which is about to be written: all in one call, for half of what as many first touches take.</summary>
+    public static void Populate(byte* memory, nint bytes) => Posix.PopulatePages(memory, Round(bytes));
 
     /// <summary>Gives the pages of memory from <see cref="Reserve"/> back to the system. The addresses stay; what they hold is lost.</summary>
     public static void Release(byte* memory, nint bytes) => Posix.DiscardPages(memory, Round(bytes));

@@ -22,6 +22,9 @@ namespace Skein.Training;
 /// </remarks>
 public sealed class ShardedDataParallel : ReplicaStrategy
 {
+    // Bytes of a unit from which the heap's holes take more memory than filling them again is worth of time.
+    private const long LargeUnit = 16 << 20;
+
     private readonly ProcessGroup group;
     private readonly ShardedOptions options;
     private readonly BackwardFailure failure = new();
@@ -35,7 +38,6 @@ public sealed class ShardedDataParallel : ReplicaStrategy
     private nn.Module? model;
     private Parameter[] trainable = [];
     private bool overlaps;
-    // With small units only, the heap's holes take less memory than filling them again takes time.
     private bool returnsMemory;
     private int paused;
 
@@ -104,7 +106,7 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         names = [.. model.named_parameters().Where(entry => unitOf.ContainsKey(entry.parameter)).Select(entry => (entry.name, unitOf[entry.parameter], entry.parameter))];
         reducer = new GradientReducer(group, units.Max(static unit => unit.ShardLength), overlaps);
         // What a large gradient was in would be of no use to what comes after it.
-        returnsMemory = FreesParameters && units.Max(static unit => unit.Shard.numel() * unit.Shard.ElementSize) * WorldSize >= NativePages.LargeBlock;
+        returnsMemory = FreesParameters && units.Max(static unit => unit.Shard.numel() * unit.Shard.ElementSize) * WorldSize >= LargeUnit;
         if (returnsMemory) NativePages.ReturnLargeBlocks();
         this.model = model;
     }

@@ -97,6 +97,7 @@ internal sealed class ShardedUnit : IDisposable
     public void StartGather(bool inBackground)
     {
         if (IsGathered || gathering is not null) return;
+        memory.Populate();
         FillOwnPart();
         if (inBackground) gathering = group.AllGatherAsync<byte>(OwnBytes(), memory.Bytes.Memory);
         else Exchange();

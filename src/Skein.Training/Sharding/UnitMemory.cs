@@ -47,6 +47,9 @@ internal sealed unsafe class UnitMemory : IDisposable
         Release();
     }
 
+    /// <summary>Gets pages that were freed, to be written.</summary>
+    public void Populate() => NativePages.Populate(pages, bytes);
+
     /// <summary>Frees the pages until they are written again; tensors over them must not be read in between.</summary>
     public void Release() => NativePages.Release(pages, bytes);
 

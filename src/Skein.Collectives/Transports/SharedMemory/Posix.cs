@@ -7,6 +7,7 @@ internal static unsafe partial class Posix
 {
     private const int DiscardAdvice = 4;
     private const int HugePageAdvice = 14;
+    private const int PopulateAdvice = 23;
     private const int MappingThreshold = -3;
     private const int MostMappings = -4;
     private const int FutexWait = 0;
@@ -30,6 +31,12 @@ internal static unsafe partial class Posix
     public static void DiscardPages(void* address, nuint length)
     {
         if (OperatingSystem.IsLinux()) _ = madvise(address, length, DiscardAdvice);
+    }
+
+    /// <summary>Gets whole pages of private memory at once; where Linux is older than 5.14 or not there, they come when they are touched.</summary>
+    public static void PopulatePages(void* address, nuint length)
+    {
+        if (OperatingSystem.IsLinux()) _ = madvise(address, length, PopulateAdvice);
     }
 
     public static void TrimHeap() => WithGlibc(static () => malloc_trim(0));
