@@ -11,6 +11,7 @@ namespace Skein.Benchmarks.Communication;
 internal static class CodecThroughput
 {
     private static readonly string[] Codecs = ["fp16", "bf16", "int8", "qsgd:2", "qsgd:4", "qsgd:8", "topk:0.01", "topk:0.1", "randomk:0.01", "signsgd", "signsgd:majority"];
+    private static readonly TimeSpan WarmUp = TimeSpan.FromSeconds(1);
     private static readonly Option<int> Mebibytes = new("--mib") { DefaultValueFactory = static _ => 64 };
     private static readonly Option<int> Rounds = new("--rounds") { DefaultValueFactory = static _ => 11 };
 
@@ -26,18 +27,19 @@ internal static class CodecThroughput
         int rounds = parsed.GetValue(Rounds);
         float[] values = Gaussian(parsed.GetValue(Mebibytes) * (1 << 20) / sizeof(float));
         float[] copy = new float[values.Length], sum = new float[values.Length];
-        double memcpy = Measure(rounds, values.Length, () => values.CopyTo(copy, 0));
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"memcpy of {parsed.GetValue(Mebibytes)} MiB: {memcpy:f1} GB/s"));
         Console.WriteLine("| codec | encode, GB/s | of memcpy | decode, GB/s | of memcpy | times smaller |");
         Console.WriteLine("| --- | --- | --- | --- | --- | --- |");
+        var memcpy = new List<double>();
         foreach (string name in Codecs)
         {
             Codec codec = CompressionSpec.Parse(name).CreateCodec(seed: 1);
             var payload = new byte[codec.MaxEncodedLength(values.Length)];
             int length = 0;
-            double encode = Measure(rounds, values.Length, () => length = codec.Encode(values, payload));
-            double decode = Measure(rounds, values.Length, () => codec.Add(payload.AsSpan(0, length), sum));
-            Print(name, encode, decode, memcpy, values.Length * sizeof(float) / (double)length);
+            double[][] rates = Measure(rounds, values.Length, Copy, () => length = codec.Encode(values, payload), () => codec.Add(payload.AsSpan(0, length), sum));
+            memcpy.AddRange(rates[0]);
+            Console.WriteLine(string.Create(
+                CultureInfo.InvariantCulture,
+                $"| {name} | {Statistics.Median(rates[1]):f2} | {Ratio(rates, 1):f2} | {Statistics.Median(rates[2]):f2} | {Ratio(rates, 2):f2} | {values.Length * sizeof(float) / (double)length:f1} |"));
         }
 
         // A single rank: the work of both factors and of the product, with nobody to talk to.
@@ -47,31 +49,39 @@ internal static class CodecThroughput
         foreach (int rank in new[] { 2, 4 })
         {
             var powerSgd = new PowerSgdAllReduce(group, [new ParameterPlace(0, side, side)], rank, seed: 1);
-            double both = Measure(rounds, side * side, () =>
-            {
-                values.CopyTo(copy, 0);
-                powerSgd.Average(copy, sum);
-            });
-            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"| powersgd:{rank}, all steps | {both:f2} | {both / memcpy:f2} | | | {side / (2.0 * rank):f0} |"));
+            double[][] rates = Measure(rounds, side * side, Copy, () => powerSgd.Average(copy, sum));
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"| powersgd:{rank}, all steps | {Statistics.Median(rates[1]):f2} | {Ratio(rates, 1):f2} | | | {side / (2.0 * rank):f0} |"));
         }
+
+        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"memcpy of {parsed.GetValue(Mebibytes)} MiB: {Statistics.Median([.. memcpy]):f1} GB/s ({memcpy.Min():f1} to {memcpy.Max():f1})"));
+
+        void Copy() => values.CopyTo(copy, 0);
     }
 
-    private static void Print(string name, double encode, double decode, double memcpy, double ratio) => Console.WriteLine(string.Create(
-        CultureInfo.InvariantCulture, $"| {name} | {encode:f2} | {encode / memcpy:f2} | {decode:f2} | {decode / memcpy:f2} | {ratio:f1} |"));
+    private static double Ratio(double[][] rates, int action) => Statistics.Median([.. rates[action].Zip(rates[0], static (rate, copy) => rate / copy)]);
 
-    /// <returns>The median in GB/s of float32.</returns>
-    private static double Measure(int rounds, int values, Action action)
+    /// <returns>For each action its rates in GB/s of float32. They take turns, so that a change of the machine's mood meets all of them.</returns>
+    private static double[][] Measure(int rounds, int values, params Action[] actions)
     {
-        for (int i = 0; i < 3; i++) action();
-        var seconds = new double[rounds];
-        for (int i = 0; i < rounds; i++)
+        // Methods are compiled anew once they were called 30 times, in the background.
+        long begin = Stopwatch.GetTimestamp();
+        for (int i = 0; i < 40 || Stopwatch.GetElapsedTime(begin) < WarmUp; i++)
         {
-            long start = Stopwatch.GetTimestamp();
-            action();
-            seconds[i] = Stopwatch.GetElapsedTime(start).TotalSeconds;
+            foreach (Action action in actions) action();
         }
 
-        return values * (double)sizeof(float) / 1e9 / Statistics.Median(seconds);
+        double[][] rates = [.. actions.Select(_ => new double[rounds])];
+        for (int i = 0; i < rounds; i++)
+        {
+            for (int j = 0; j < actions.Length; j++)
+            {
+                long start = Stopwatch.GetTimestamp();
+                actions[j]();
+                rates[j][i] = values * (double)sizeof(float) / 1e9 / Stopwatch.GetElapsedTime(start).TotalSeconds;
+            }
+        }
+
+        return rates;
     }
 
     private static float[] Gaussian(int count)

@@ -25,11 +25,19 @@ internal ref struct BitWriter(Span<byte> target)
         pendingBits -= 32;
     }
 
-    /// <summary>Appends <paramref name="zeros"/> zeros, 0 or more, and a one.</summary>
-    public void WriteUnary(int zeros)
+    /// <summary>Appends a number in Rice's code (1979): as many zeros as its high part says, a one, its <paramref name="low"/> lowest bits, 0 to 31.</summary>
+    public void WriteRice(uint number, int low)
     {
+        uint zeros = number >> low, rest = number & ((1u << low) - 1);
+        if (zeros + low < 32)
+        {
+            Write((1u << (int)zeros) | (uint)((ulong)rest << ((int)zeros + 1)), (int)zeros + 1 + low);
+            return;
+        }
+
         for (; zeros >= 31; zeros -= 31) Write(0, 31);
-        Write(1u << zeros, zeros + 1);
+        Write(1u << (int)zeros, (int)zeros + 1);
+        Write(rest, low);
     }
 
     /// <summary>Writes what is left of the last byte as zeros.</summary>
@@ -57,9 +65,11 @@ internal ref struct BitReader(ReadOnlySpan<byte> source)
         return bits;
     }
 
-    /// <summary>The number of zeros before the next one.</summary>
-    /// <exception cref="InvalidDataException">There is no one.</exception>
-    public int ReadUnary()
+    /// <summary>The next number in Rice's code.</summary>
+    /// <exception cref="InvalidDataException">The bytes end within it.</exception>
+    public long ReadRice(int low) => ((long)ReadUnary() << low) + Read(low);
+
+    private int ReadUnary()
     {
         int zeros = 0;
         Fill(1);

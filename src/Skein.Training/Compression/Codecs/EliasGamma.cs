@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Numerics;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 
 namespace Skein.Training.Compression.Codecs;
 
@@ -9,9 +10,10 @@ namespace Skein.Training.Compression.Codecs;
 /// </summary>
 internal static class EliasGamma
 {
-    private static readonly byte[] Lengths = [.. Enumerable.Range(0, 256).Select(static level => (byte)((2 * BitOperations.Log2(Ordinal((sbyte)level))) + 1))];
+    private const int LengthShift = 16;
 
-    private static readonly ushort[] Codes = [.. Enumerable.Range(0, 256).Select(static level => Code((sbyte)level))];
+    /// <summary>For each number, as a byte, its code, and above that the code's length.</summary>
+    private static readonly uint[] Codes = [.. Enumerable.Range(0, 256).Select(static number => Code((sbyte)number))];
 
     private const int TableBits = 12;
     private const int TableSize = 1 << TableBits;
@@ -22,34 +24,56 @@ internal static class EliasGamma
     private const int MostDigits = 7;
     private const int LongestCode = (2 * MostDigits) + 1;
 
-    /// <summary>The bits that <paramref name="numbers"/> take.</summary>
+    /// <summary>The bits that <paramref name="numbers"/> take; none of them is -128.</summary>
     public static long Bits(ReadOnlySpan<sbyte> numbers)
     {
-        byte[] lengths = Lengths;
-        long bits = 0;
-        foreach (sbyte number in numbers) bits += lengths[(byte)number];
-        return bits;
+        // A code has two bits more for each power of two, from 1 up, that the magnitude reaches.
+        long reached = 0;
+        int i = 0;
+        for (; i <= numbers.Length - Vector512<sbyte>.Count; i += Vector512<sbyte>.Count)
+        {
+            Vector512<sbyte> magnitude = Vector512.Abs(Vector512.Create(numbers[i..]));
+            for (int power = 1; power <= 64; power *= 2)
+            {
+                ulong those = Vector512.GreaterThanOrEqual(magnitude, Vector512.Create((sbyte)power)).ExtractMostSignificantBits();
+                if (those == 0) break;
+                reached += BitOperations.PopCount(those);
+            }
+        }
+
+        for (; i < numbers.Length; i++) reached += BitOperations.Log2(Ordinal(numbers[i]));
+        return numbers.Length + (2 * reached);
     }
 
     /// <returns>The bytes used.</returns>
     public static int Write(ReadOnlySpan<sbyte> numbers, Span<byte> target)
     {
-        ushort[] codes = Codes;
-        byte[] lengths = Lengths;
+        uint[] codes = Codes;
         ulong pending = 0;
-        int pendingBits = 0, written = 0;
-        foreach (sbyte number in numbers)
+        int pendingBits = 0, written = 0, i = 0;
+        // Three codes and the rest of a byte fit; writing them whole each time spares a branch that none can predict.
+        for (; i <= numbers.Length - 3 && written <= target.Length - sizeof(ulong); i += 3)
         {
-            pending |= (ulong)codes[(byte)number] << pendingBits;
-            pendingBits += lengths[(byte)number];
-            if (pendingBits < 32) continue;
-            BinaryPrimitives.WriteUInt32LittleEndian(target[written..], (uint)pending);
-            written += sizeof(uint);
-            pending >>= 32;
-            pendingBits -= 32;
+            uint a = codes[(byte)numbers[i]], b = codes[(byte)numbers[i + 1]], c = codes[(byte)numbers[i + 2]];
+            int first = (int)(a >> LengthShift), both = first + (int)(b >> LengthShift);
+            ulong code = (ushort)a | ((ulong)(ushort)b << first) | ((ulong)(ushort)c << both);
+            pending |= code << pendingBits;
+            pendingBits += both + (int)(c >> LengthShift);
+            BinaryPrimitives.WriteUInt64LittleEndian(target[written..], pending);
+            written += pendingBits / 8;
+            pending >>= pendingBits & ~7;
+            pendingBits &= 7;
         }
 
-        for (; pendingBits > 0; pendingBits -= 8, pending >>= 8) target[written++] = (byte)pending;
+        for (; i < numbers.Length; i++)
+        {
+            uint code = codes[(byte)numbers[i]];
+            pending |= (ulong)(ushort)code << pendingBits;
+            pendingBits += (int)(code >> LengthShift);
+            for (; pendingBits >= 8; pendingBits -= 8, pending >>= 8) target[written++] = (byte)pending;
+        }
+
+        if (pendingBits > 0) target[written++] = (byte)pending;
         return written;
     }
 
@@ -100,11 +124,11 @@ internal static class EliasGamma
     }
 
     /// <summary>The leading one of an ordinal ends the zeros that tell its digits; the digits below it follow.</summary>
-    private static ushort Code(sbyte number)
+    private static uint Code(sbyte number)
     {
         uint ordinal = Ordinal(number);
         int digits = BitOperations.Log2(ordinal);
-        return (ushort)((1u << digits) | ((ordinal - (1u << digits)) << (digits + 1)));
+        return (1u << digits) | ((ordinal - (1u << digits)) << (digits + 1)) | ((uint)((2 * digits) + 1) << LengthShift);
     }
 
     /// <summary>What the lowest bits of a window begin with: up to four numbers, the bits they take together, and how many they are.</summary>

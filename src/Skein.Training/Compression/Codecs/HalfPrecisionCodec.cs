@@ -1,13 +1,17 @@
-using System.Numerics.Tensors;
+using System.Numerics;
 using System.Runtime.InteropServices;
 using Skein.Collectives;
 
 namespace Skein.Training.Compression.Codecs;
 
 /// <summary>Every value in 16 bits: 2 times fewer bytes.</summary>
+/// <remarks>Blocks stay in the nearest cache between the look at their largest value and the conversion.</remarks>
 internal abstract class HalfPrecisionCodec : Codec
 {
     private const int BlockSize = 2048;
+
+    /// <summary>The bits of the largest magnitude that a payload may hold.</summary>
+    private protected abstract ushort LargestBits { get; }
 
     public override int MaxEncodedLength(int count) => checked(count * sizeof(ushort));
 
@@ -15,26 +19,43 @@ internal abstract class HalfPrecisionCodec : Codec
     {
         CheckLength(payload, sum.Length);
         ReadOnlySpan<ushort> narrow = MemoryMarshal.Cast<byte, ushort>(payload);
-        Span<float> wide = stackalloc float[BlockSize];
-        for (int start = 0; start < sum.Length; start += BlockSize)
+        for (int start = 0; start < narrow.Length; start += BlockSize)
         {
-            int count = Math.Min(BlockSize, sum.Length - start);
-            Span<float> block = wide[..count];
-            Widen(narrow.Slice(start, count), block);
-            if (!(MathF.Abs(TensorPrimitives.MaxMagnitude<float>(block)) <= LargestValue)) throw Bad($"has a value beyond {LargestValue}, in element {start} or one of the next {count - 1}");
-            TensorPrimitives.Add(sum.Slice(start, count), block, sum.Slice(start, count));
+            int count = Math.Min(BlockSize, narrow.Length - start);
+            ReadOnlySpan<ushort> block = narrow.Slice(start, count);
+            if (LargestMagnitude(block) > LargestBits) throw Bad($"has a value beyond {LargestValue}, in element {start} or one of the next {count - 1}");
+            AddBlock(block, sum.Slice(start, count));
         }
     }
 
     private protected override int EncodeValues(ReadOnlySpan<float> values, Span<byte> payload)
     {
-        Narrow(values, MemoryMarshal.Cast<byte, ushort>(payload));
+        Span<ushort> narrow = MemoryMarshal.Cast<byte, ushort>(payload);
+        for (int start = 0; start < values.Length; start += BlockSize)
+        {
+            int count = Math.Min(BlockSize, values.Length - start);
+            NarrowBlock(values.Slice(start, count), narrow.Slice(start, count));
+        }
+
         return payload.Length;
     }
 
-    private protected abstract void Narrow(ReadOnlySpan<float> values, Span<ushort> bits);
+    private protected abstract void NarrowBlock(ReadOnlySpan<float> values, Span<ushort> bits);
 
-    private protected abstract void Widen(ReadOnlySpan<ushort> bits, Span<float> values);
+    private protected abstract void AddBlock(ReadOnlySpan<ushort> bits, Span<float> sum);
+
+    /// <summary>Without their sign, both formats' bits have the order of the values, and NaN comes last.</summary>
+    private protected static ushort LargestMagnitude(ReadOnlySpan<ushort> bits)
+    {
+        var magnitude = new Vector<ushort>(0x7FFF);
+        Vector<ushort> most = Vector<ushort>.Zero;
+        int i = 0;
+        for (; i <= bits.Length - Vector<ushort>.Count; i += Vector<ushort>.Count) most = Vector.Max(most, new Vector<ushort>(bits[i..]) & magnitude);
+        int largest = 0;
+        for (int lane = 0; lane < Vector<ushort>.Count; lane++) largest = Math.Max(largest, most[lane]);
+        for (; i < bits.Length; i++) largest = Math.Max(largest, bits[i] & 0x7FFF);
+        return (ushort)largest;
+    }
 }
 
 /// <summary>IEEE 754 binary16.</summary>
@@ -43,28 +64,30 @@ internal sealed class Float16Codec(float limit = Float16Codec.Largest) : HalfPre
 {
     public const float Largest = 65504;
 
+    private protected override ushort LargestBits => BitConverter.HalfToUInt16Bits(Half.MaxValue);
+
     public override string ToString() => "fp16";
 
-    private protected override void Narrow(ReadOnlySpan<float> values, Span<ushort> bits)
+    private protected override void NarrowBlock(ReadOnlySpan<float> values, Span<ushort> bits)
     {
         Span<Half> halves = MemoryMarshal.Cast<ushort, Half>(bits);
         ReducedPrecision.Narrow(values, halves);
-        if (values.IsEmpty || MathF.Abs(TensorPrimitives.MaxMagnitude(values)) <= limit) return;
+        if (LargestMagnitude(bits) <= BitConverter.HalfToUInt16Bits((Half)limit)) return;
         for (int i = 0; i < values.Length; i++) halves[i] = (Half)Math.Clamp(values[i], -limit, limit);
     }
 
-    private protected override void Widen(ReadOnlySpan<ushort> bits, Span<float> values) =>
-        ReducedPrecision.Widen(MemoryMarshal.Cast<ushort, Half>(bits), values);
+    private protected override void AddBlock(ReadOnlySpan<ushort> bits, Span<float> sum) => ReducedPrecision.Add(MemoryMarshal.Cast<ushort, Half>(bits), sum);
 }
 
 /// <summary>The upper half of a single: its range, with 8 bits of precision.</summary>
 internal sealed class BFloat16Codec : HalfPrecisionCodec
 {
+    private protected override ushort LargestBits => (ushort)(BitConverter.SingleToUInt32Bits(LargestValue) >> 16);
+
     public override string ToString() => "bf16";
 
-    private protected override void Narrow(ReadOnlySpan<float> values, Span<ushort> bits) =>
+    private protected override void NarrowBlock(ReadOnlySpan<float> values, Span<ushort> bits) =>
         ReducedPrecision.Narrow(values, MemoryMarshal.Cast<ushort, BFloat16>(bits));
 
-    private protected override void Widen(ReadOnlySpan<ushort> bits, Span<float> values) =>
-        ReducedPrecision.Widen(MemoryMarshal.Cast<ushort, BFloat16>(bits), values);
+    private protected override void AddBlock(ReadOnlySpan<ushort> bits, Span<float> sum) => ReducedPrecision.Add(MemoryMarshal.Cast<ushort, BFloat16>(bits), sum);
 }

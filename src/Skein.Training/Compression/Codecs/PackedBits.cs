@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using System.Runtime.Intrinsics.X86;
 
@@ -16,24 +17,20 @@ internal static class PackedBits
     /// <returns>The bytes used.</returns>
     public static int Write(ReadOnlySpan<sbyte> numbers, int bits, int offset, Span<byte> target)
     {
-        int length = 0;
-        Span<byte> last = stackalloc byte[sizeof(ulong)];
-        Span<sbyte> group = stackalloc sbyte[Group];
-        for (int i = 0; i < numbers.Length; i += Group, length += bits)
+        int length = 0, i = 0;
+        for (; i <= numbers.Length - Group && length <= target.Length - sizeof(ulong); i += Group, length += bits)
         {
-            int count = Math.Min(Group, numbers.Length - i);
+            BinaryPrimitives.WriteUInt64LittleEndian(target[length..], Pack(numbers[i..], bits, offset));
+        }
+
+        Span<sbyte> group = stackalloc sbyte[Group];
+        Span<byte> last = stackalloc byte[sizeof(ulong)];
+        for (; i < numbers.Length; i += Group, length += bits)
+        {
             group.Clear();
-            numbers.Slice(i, count).CopyTo(group);
-            ulong packed = Pack((Vector64.Create<sbyte>(group) + Vector64.Create((sbyte)offset)).AsUInt64()[0], bits);
-            if (target.Length - length >= sizeof(ulong))
-            {
-                BinaryPrimitives.WriteUInt64LittleEndian(target[length..], packed);
-            }
-            else
-            {
-                BinaryPrimitives.WriteUInt64LittleEndian(last, packed);
-                last[..bits].CopyTo(target[length..]);
-            }
+            numbers.Slice(i, Math.Min(Group, numbers.Length - i)).CopyTo(group);
+            BinaryPrimitives.WriteUInt64LittleEndian(last, Pack(group, bits, offset));
+            last[..bits].CopyTo(target[length..]);
         }
 
         return length;
@@ -42,38 +39,38 @@ internal static class PackedBits
     /// <summary>Reads what <see cref="Write"/> wrote; from other bytes come other numbers.</summary>
     public static void Read(ReadOnlySpan<byte> source, int bits, int offset, Span<sbyte> numbers)
     {
-        Span<byte> last = stackalloc byte[sizeof(ulong)];
-        Span<sbyte> group = stackalloc sbyte[Group];
-        for (int i = 0, position = 0; i < numbers.Length; i += Group, position += bits)
+        int position = 0, i = 0;
+        for (; i <= numbers.Length - Group && position <= source.Length - sizeof(ulong); i += Group, position += bits)
         {
-            ulong packed;
-            if (source.Length - position >= sizeof(ulong))
-            {
-                packed = BinaryPrimitives.ReadUInt64LittleEndian(source[position..]);
-            }
-            else
-            {
-                last.Clear();
-                source.Slice(position, bits).CopyTo(last);
-                packed = BinaryPrimitives.ReadUInt64LittleEndian(last);
-            }
+            Unpack(BinaryPrimitives.ReadUInt64LittleEndian(source[position..]), bits, offset, numbers[i..]);
+        }
 
-            (Vector64.Create(Unpack(packed, bits)).AsSByte() - Vector64.Create((sbyte)offset)).CopyTo(group);
+        Span<sbyte> group = stackalloc sbyte[Group];
+        Span<byte> last = stackalloc byte[sizeof(ulong)];
+        for (; i < numbers.Length; i += Group, position += bits)
+        {
+            last.Clear();
+            source.Slice(position, bits).CopyTo(last);
+            Unpack(BinaryPrimitives.ReadUInt64LittleEndian(last), bits, offset, group);
             group[..Math.Min(Group, numbers.Length - i)].CopyTo(numbers[i..]);
         }
     }
 
     private static ulong Mask(int bits) => 0x0101_0101_0101_0101UL * ((1UL << bits) - 1);
 
-    private static ulong Pack(ulong bytes, int bits)
+    private static ulong Pack(ReadOnlySpan<sbyte> numbers, int bits, int offset)
     {
+        ulong bytes = (Vector128.CreateScalar(MemoryMarshal.Read<ulong>(MemoryMarshal.AsBytes(numbers))).AsSByte() + Vector128.Create((sbyte)offset)).AsUInt64().ToScalar();
         if (Bmi2.X64.IsSupported) return Bmi2.X64.ParallelBitExtract(bytes, Mask(bits));
         ulong packed = 0;
         for (int j = 0; j < Group; j++) packed |= ((bytes >> (8 * j)) & ((1UL << bits) - 1)) << (bits * j);
         return packed;
     }
 
-    private static ulong Unpack(ulong packed, int bits)
+    private static void Unpack(ulong packed, int bits, int offset, Span<sbyte> numbers) => MemoryMarshal.Write(
+        MemoryMarshal.AsBytes(numbers), (Vector128.CreateScalar(Spread(packed, bits)).AsSByte() - Vector128.Create((sbyte)offset)).AsUInt64().ToScalar());
+
+    private static ulong Spread(ulong packed, int bits)
     {
         if (Bmi2.X64.IsSupported) return Bmi2.X64.ParallelBitDeposit(packed, Mask(bits));
         ulong bytes = 0;

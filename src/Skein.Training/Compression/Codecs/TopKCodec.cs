@@ -1,5 +1,7 @@
 using System.Buffers.Binary;
+using System.Numerics.Tensors;
 using System.Runtime.InteropServices;
+using Skein.Collectives;
 
 namespace Skein.Training.Compression.Codecs;
 
@@ -16,8 +18,6 @@ internal sealed class TopKCodec(double ratio, int warmupSteps = 0) : Codec
 {
     private const double WarmupRatio = 0.25;
     private const int Head = sizeof(int) + sizeof(float);
-
-    private int[] selected = [];
 
     public override bool HasFixedLength => false;
 
@@ -41,7 +41,7 @@ internal sealed class TopKCodec(double ratio, int warmupSteps = 0) : Codec
         long index = -1;
         foreach (Half value in values)
         {
-            index += 1 + ((long)gaps.ReadUnary() << low) + gaps.Read(low);
+            index += 1 + gaps.ReadRice(low);
             if (index >= sum.Length) throw Bad($"has index {index}; there are {sum.Length} values");
             if (!Half.IsFinite(value)) throw Bad($"has value {value} at index {index}");
             sum[(int)index] += (float)value * scale;
@@ -51,34 +51,35 @@ internal sealed class TopKCodec(double ratio, int warmupSteps = 0) : Codec
     private protected override int EncodeValues(ReadOnlySpan<float> values, Span<byte> payload)
     {
         double present = Position < warmupSteps ? Math.Max(ratio, WarmupRatio * Math.Pow(ratio / WarmupRatio, (double)Position / warmupSteps)) : ratio;
-        int most = Kept(values.Length, present);
-        if (selected.Length < most) selected = new int[most];
-        ReadOnlySpan<int> indices = selected.AsSpan(0, Largest.Select(values, selected.AsSpan(0, most)));
-
-        float scale = 0;
-        foreach (int index in indices) scale = MathF.Max(scale, MathF.Abs(values[index]));
-        // So small a scale has no reciprocal; what it would carry stays behind.
-        if (scale < QuantizedLevels.Smallest) indices = [];
-        float toHalf = 1 / scale;
-
-        BinaryPrimitives.WriteInt32LittleEndian(payload, indices.Length);
-        BinaryPrimitives.WriteSingleLittleEndian(payload[sizeof(int)..], indices.IsEmpty ? 0 : scale);
-        Span<Half> halves = MemoryMarshal.Cast<byte, Half>(payload.Slice(Head, indices.Length * sizeof(ushort)));
-        int gapsAt = Head + (indices.Length * sizeof(ushort));
-        var gaps = new BitWriter(payload[gapsAt..]);
-        int low = LowBits(values.Length, indices.Length);
-        int before = -1;
-        for (int i = 0; i < indices.Length; i++)
+        using var largest = new Largest(values, Kept(values.Length, present));
+        ReadOnlySpan<int> indices = largest.Indices;
+        Span<float> kept = largest.Values;
+        float scale = kept.IsEmpty ? 0 : MathF.Abs(TensorPrimitives.MaxMagnitude<float>(kept));
+        if (scale < QuantizedLevels.Smallest)
         {
-            halves[i] = (Half)(values[indices[i]] * toHalf);
-            uint gap = (uint)(indices[i] - before - 1);
-            gaps.WriteUnary((int)(gap >> low));
-            gaps.Write(gap & ((1u << low) - 1), low);
-            before = indices[i];
+            // So small a scale has no reciprocal; what it would carry stays behind.
+            indices = [];
+            kept = [];
+            scale = 0;
+        }
+
+        BinaryPrimitives.WriteInt32LittleEndian(payload, kept.Length);
+        BinaryPrimitives.WriteSingleLittleEndian(payload[sizeof(int)..], scale);
+        Span<byte> halves = payload.Slice(Head, kept.Length * sizeof(ushort));
+        TensorPrimitives.Multiply(kept, 1 / scale, kept);
+        ReducedPrecision.Narrow(kept, MemoryMarshal.Cast<byte, Half>(halves));
+
+        var gaps = new BitWriter(payload[(Head + halves.Length)..]);
+        int low = LowBits(values.Length, kept.Length);
+        int before = -1;
+        foreach (int index in indices)
+        {
+            gaps.WriteRice((uint)(index - before - 1), low);
+            before = index;
         }
 
         gaps.Complete();
-        return gapsAt + gaps.Length;
+        return Head + halves.Length + gaps.Length;
     }
 
     private static int Kept(int count, double ratio) => count == 0 ? 0 : Math.Clamp((int)Math.Round(count * ratio), 1, count);
