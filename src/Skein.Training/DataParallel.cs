@@ -77,8 +77,7 @@ public sealed class DataParallel : ReplicaStrategy
         if (trainable.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
         if (WorldSize > 1)
         {
-            Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
-            Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
+            Replicas.Unify(group, model);
             // The buckets depend on it, so all ranks have to agree.
             bool overlaps = Overlap.Decide(group, options.Overlap);
             if (options.Compression is { } compression) options = options with { Compression = CompressionChoice.Resolve(group, compression, model) };

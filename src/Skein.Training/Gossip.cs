@@ -81,8 +81,7 @@ public sealed class Gossip : Strategy
         if (ReferenceEquals(this.model, model)) return;
         if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one Gossip for each model");
         parameters = new FlatParameters(model);
-        Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
-        Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
+        Replicas.Unify(group, model);
         own = parameters.NewVector();
         change = parameters.NewVector();
         if (options.Compression.Method != CompressionMethod.None)

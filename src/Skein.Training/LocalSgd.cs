@@ -57,8 +57,7 @@ public sealed class LocalSgd : Strategy
         if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one LocalSgd for each model");
         Parameter[] parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
         if (parameters.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
-        Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
-        Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
+        Replicas.Unify(group, model);
         foreach (IReadOnlyList<Parameter> part in Cut(parameters, options.Fragments)) fragments.Add(new ParameterFragment(group, part, options.Compression, fragments.Count));
         this.model = model;
     }

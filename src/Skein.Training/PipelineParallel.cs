@@ -95,11 +95,7 @@ public sealed class PipelineParallel : Strategy
                 $"{group.WorldSize} stages * {options.Schedule.Chunks} chunks each = {chunks} chunks, but the model has {layers.Length} layers to share out: use fewer stages or chunks, or a model of more layers");
         }
 
-        if (group.WorldSize > 1)
-        {
-            Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
-            Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
-        }
+        if (group.WorldSize > 1) Replicas.Unify(group, model);
 
         LayersPerChunk = Divide(model, layers);
         Device device = model.parameters().First().device;

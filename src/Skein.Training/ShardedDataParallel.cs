@@ -86,11 +86,7 @@ public sealed class ShardedDataParallel : ReplicaStrategy
             throw new NotSupportedException($"stage 3 frees the memory of parameters under the tensors of a graph, which works on the CPU only; the model is on {trainable[0].device}: use stage 2");
         }
 
-        if (WorldSize > 1)
-        {
-            Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
-            Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
-        }
+        if (WorldSize > 1) Replicas.Unify(group, model);
 
         overlaps = WorldSize > 1 && Overlap.Decide(group, options.Overlap);
         var unitOf = new Dictionary<Parameter, ShardedUnit>(ReferenceEqualityComparer.Instance);

@@ -100,8 +100,7 @@ public sealed class TensorParallel : ReplicaStrategy
     {
         if (group.WorldSize > 1)
         {
-            Replicas.Check(group, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
-            Replicas.Broadcast(group, model.parameters().Cast<Tensor>().Concat(model.buffers()));
+            Replicas.Unify(group, model);
             if (model.modules().Any(static module => module is Dropout { p: > 0 })) CheckGenerators();
         }
 

@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using System.Text;
 using Skein.Collectives;
 using TorchSharp;
@@ -10,12 +11,25 @@ internal static class Replicas
 {
     // Longer descriptions than this come from no model; a length from another rank is checked before it is allocated.
     private const int LongestDescription = 64 << 20;
-    private const int BroadcastElements = 64 << 20;
+    private const int PieceElements = 64 << 20;
 
-    /// <summary>Checks that all ranks have the same tensors, in the same order.</summary>
-    /// <exception cref="InvalidOperationException">They have not; thrown on every rank, naming the first difference and the ranks.</exception>
-    public static void Check(ProcessGroup group, IEnumerable<(string Name, Tensor Tensor)> tensors)
+    /// <summary>
+    /// Checks that all ranks have the same model, and gives its parameters and buffers the values of rank 0. Where they have these already, as after
+    /// the same seed, only digests travel: on a slow link the model would take as long as a step.
+    /// </summary>
+    /// <exception cref="InvalidOperationException">The ranks' models differ; thrown on every rank, naming the first difference and the ranks.</exception>
+    public static void Unify(ProcessGroup group, nn.Module model)
     {
+        Check(group, model);
+        Tensor[] tensors = [.. model.parameters(), .. model.buffers()];
+        if (!AreEqual(group, tensors)) Broadcast(group, tensors);
+    }
+
+    /// <summary>Checks that all ranks' models have the same parameters and buffers, in the same order.</summary>
+    /// <exception cref="InvalidOperationException">They have not; thrown on every rank, naming the first difference and the ranks.</exception>
+    public static void Check(ProcessGroup group, nn.Module model)
+    {
+        IEnumerable<(string Name, Tensor Tensor)> tensors = model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers());
         string[] lines = [.. tensors.Select(static entry => $"{entry.Name}\t{entry.Tensor.dtype}[{string.Join(", ", entry.Tensor.shape)}]")];
         string[][] all = Exchange(group, lines);
         int longest = all.Max(static list => list.Length);
@@ -39,15 +53,38 @@ internal static class Replicas
         foreach (Tensor tensor in tensors)
         {
             using DisposeScope scope = NewDisposeScope();
-            bool direct = tensor.device_type == DeviceType.CPU && tensor.is_contiguous();
-            Tensor flat = direct ? tensor.detach().view(-1) : tensor.detach().cpu().contiguous().view(-1);
-            for (long start = 0; start < flat.numel(); start += BroadcastElements)
-            {
-                group.Broadcast(flat.narrow(0, start, Math.Min(BroadcastElements, flat.numel() - start)).bytes, root);
-            }
-
-            if (!direct) tensor.copy_(flat.view(tensor.shape));
+            (Tensor flat, bool isView) = Flatten(tensor);
+            foreach (Tensor piece in Pieces(flat)) group.Broadcast(piece.bytes, root);
+            if (!isView) tensor.copy_(flat.view(tensor.shape));
         }
+    }
+
+    private static bool AreEqual(ProcessGroup group, Tensor[] tensors)
+    {
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach (Tensor tensor in tensors)
+        {
+            using DisposeScope scope = NewDisposeScope();
+            foreach (Tensor piece in Pieces(Flatten(tensor).Flat)) hash.AppendData(piece.bytes);
+        }
+
+        byte[] own = hash.GetHashAndReset();
+        byte[] all = new byte[own.Length * group.WorldSize];
+        group.AllGather(own, all.AsSpan());
+        return all.Chunk(own.Length).All(digest => digest.AsSpan().SequenceEqual(all.AsSpan(0, own.Length)));
+    }
+
+    /// <summary>The elements in a row, in this machine's memory: where they are, or a copy.</summary>
+    private static (Tensor Flat, bool IsView) Flatten(Tensor tensor)
+    {
+        bool isView = tensor.device_type == DeviceType.CPU && tensor.is_contiguous();
+        return ((isView ? tensor.detach() : tensor.detach().cpu().contiguous()).view(-1), isView);
+    }
+
+    /// <summary>A span has fewer bytes than a tensor may.</summary>
+    private static IEnumerable<Tensor> Pieces(Tensor flat)
+    {
+        for (long start = 0; start < flat.numel(); start += PieceElements) yield return flat.narrow(0, start, Math.Min(PieceElements, flat.numel() - start));
     }
 
     private static string[][] Exchange(ProcessGroup group, string[] lines)

@@ -77,7 +77,7 @@ public sealed class HostAggregatedServers : Strategy
         if (ReferenceEquals(this.model, model)) return;
         if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one strategy for each model");
         if (model.modules().OfType<RemoteEmbedding>().Any()) throw new NotSupportedException("tables on the servers cannot be used where hosts push as one");
-        Replicas.Check(world, model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers()));
+        Replicas.Check(world, model);
         leader?.Attach(model);
         parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
         buffer = host.AllocateShared<float>(checked((int)parameters.Sum(static parameter => parameter.numel()) + Extra));
