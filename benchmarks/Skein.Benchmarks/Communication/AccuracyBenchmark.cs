@@ -31,7 +31,7 @@ internal static class AccuracyBenchmark
                 string[] common = ["fashion-mnist", "--model", parsed.GetValue(Model)!, "--workers", $"{parsed.GetValue(Workers)}", "--epochs", $"{parsed.GetValue(Epochs)}", "--seed", $"{seed}"];
                 TrainRun run = await TrainRun.RunAsync(parsed.GetValue(TrainRun.Skein)!, [.. common, .. method.Arguments], cancellationToken);
                 runs[method.Name].Add(run);
-                Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture, $"seed {seed}, {method.Name}: accuracy {run.TestAccuracy:f4}, {FewerBytes(run, runs[methods[0].Name][^1]):f1} times fewer bytes, {run.WallSeconds:f1} s"));
+                Console.Error.WriteLine(string.Create(CultureInfo.InvariantCulture, $"seed {seed}, {method.Name}: accuracy {run.TestAccuracy:f4}, {FewerBytes(method, run, runs[methods[0].Name][^1]):f1} times fewer bytes, {run.WallSeconds:f1} s"));
             }
         }
 
@@ -48,17 +48,17 @@ internal static class AccuracyBenchmark
             List<TrainRun> alike = runs[method.Name];
             (double mean, double deviation) = Statistics.MeanAndDeviation([.. alike.Select(static run => 100 * run.TestAccuracy)]);
             (double gain, double gainDeviation) = Statistics.MeanAndDeviation([.. alike.Zip(reference, static (run, other) => 100 * (run.TestAccuracy - other.TestAccuracy))]);
-            double fewer = alike.Zip(reference, FewerBytes).Average();
+            double fewer = alike.Zip(reference, (run, other) => FewerBytes(method, run, other)).Average();
             Console.WriteLine(string.Create(
                 CultureInfo.InvariantCulture,
                 $"| {method.Name} | {mean:f2} ± {deviation:f2} | {gain:+0.00;-0.00;0.00} ± {gainDeviation:f2} | {fewer:f1} |"));
         }
     }
 
-    /// <summary>Shared memory counts a gathered payload once, so a run's own figure comes first; what meets seldom has none, or one for each meeting.</summary>
-    private static double FewerBytes(TrainRun run, TrainRun reference)
+    /// <summary>Shared memory counts a gathered payload once, so a run's own figure comes first, which is for each time that the workers meet.</summary>
+    private static double FewerBytes(Method method, TrainRun run, TrainRun reference)
     {
         JsonElement ratio = run.Summary.GetProperty("compression_ratio");
-        return ratio.ValueKind == JsonValueKind.Number ? ratio.GetDouble() : reference.BytesSentPerWorker / run.BytesSentPerWorker;
+        return ratio.ValueKind == JsonValueKind.Number ? ratio.GetDouble() * method.LocalSteps : reference.BytesSentPerWorker / run.BytesSentPerWorker;
     }
 }

@@ -1,3 +1,5 @@
+using System.Globalization;
+
 namespace Skein.Benchmarks.Communication;
 
 /// <summary>A way to train with fewer bytes, by the options that ask for it.</summary>
@@ -19,10 +21,14 @@ internal sealed record Method(string Name, params string[] Arguments)
         new("local-sgd", "--strategy", "local-sgd", "--local-steps", "16"),
         new("ddp-adamw", "--optimizer", "adamw", "--learning-rate", "0.001"),
         new("diloco", "--strategy", "local-sgd", "--local-steps", "50", "--outer", "diloco", "--optimizer", "adamw", "--learning-rate", "0.001"),
+        new("diloco-int8", "--strategy", "local-sgd", "--local-steps", "50", "--outer", "diloco", "--optimizer", "adamw", "--learning-rate", "0.001", "--compression", "int8"),
         new("gossip-ring", "--strategy", "gossip", "--topology", "ring"),
         new("gossip-exponential", "--strategy", "gossip", "--topology", "exponential"),
         new("choco-qsgd", "--strategy", "gossip", "--topology", "exponential", "--compression", "qsgd:4", "--consensus-step", "0.3"),
     ];
+
+    /// <summary>After how many steps the workers meet.</summary>
+    public int LocalSteps => Array.IndexOf(Arguments, "--local-steps") is var at and >= 0 ? int.Parse(Arguments[at + 1], CultureInfo.InvariantCulture) : 1;
 
     /// <summary>The methods of these names.</summary>
     /// <exception cref="ArgumentException">There is none of a name.</exception>

@@ -2,16 +2,29 @@ using Skein.Collectives.Transports;
 
 namespace Skein.Collectives.Algorithms;
 
-/// <summary>The collectives that proceed in rounds of one exchange each: ring, pairwise, linear and dissemination.</summary>
+/// <summary>The collectives that proceed in rounds of one exchange each: ring, linear and dissemination; or with all others at once.</summary>
 internal static unsafe class Rounds
 {
-    /// <summary>Ring all-gather: N - 1 steps, each rank passes on what it got. The counts may differ from rank to rank.</summary>
+    // Up to here it is the network's delay that counts; beyond it, how many streams share a host's line, and connections.
+    private const nint LargestAtOnce = 256 * 1024;
+    private const int MostAtOnce = 64;
+
+    /// <summary>
+    /// All-gather. Small parts of up to 64 ranks go from each to all others at once; else around a ring, in N - 1 steps in which
+    /// each rank passes on what it got. The counts may differ from rank to rank.
+    /// </summary>
     public static void AllGather(Links links, CollectiveCall call)
     {
         int n = links.WorldSize, rank = links.Rank, size = call.ElementSize;
         long[] counts = call.SendCounts;
         byte* own = Address(rank);
         if (own != call.Input) Copy(own, call.Input, Length(rank));
+        if (n <= MostAtOnce && counts.Max() * size <= LargestAtOnce)
+        {
+            AtOnce(links, call, counts, own);
+            return;
+        }
+
         for (int step = 0; step < n - 1; step++)
         {
             int sends = (rank - step + n) % n, receives = (rank - step - 1 + n) % n;
@@ -20,12 +33,7 @@ internal static unsafe class Rounds
 
         nint Length(int part) => (nint)(counts[part] * size);
 
-        byte* Address(int part)
-        {
-            long start = 0;
-            for (int r = 0; r < part; r++) start += counts[r];
-            return call.Output + (start * size);
-        }
+        byte* Address(int part) => call.Output + Offset(call, counts, part);
     }
 
     /// <summary>Ring reduce-scatter: N - 1 steps; the partial sum of each part travels to the rank that keeps it.</summary>
@@ -53,26 +61,37 @@ internal static unsafe class Rounds
         byte* Address(int part) => call.Input + (Partition.Start(call.Count, n, part) * size);
     }
 
-    /// <summary>Pairwise all-to-all: in step s each rank sends to the rank s to its right and receives from s to its left.</summary>
+    /// <summary>All-to-all: every rank exchanges with all others at once.</summary>
     public static void AllToAll(Links links, CollectiveCall call)
     {
+        int rank = links.Rank;
+        Copy(call.Output + Offset(call, call.ReceiveCounts, rank), call.Input + Offset(call, call.SendCounts, rank), (nint)(call.SendCounts[rank] * call.ElementSize));
+        AtOnce(links, call, call.ReceiveCounts, same: null);
+    }
+
+    /// <summary>Sends to every rank <paramref name="same"/>, this rank's part, or if it is null that rank's part of the input.</summary>
+    private static void AtOnce(Links links, CollectiveCall call, long[] receiveCounts, byte* same)
+    {
         int n = links.WorldSize, rank = links.Rank, size = call.ElementSize;
-        for (int step = 0; step < n; step++)
+        Links.Stream* outgoing = stackalloc Links.Stream[n - 1], arriving = stackalloc Links.Stream[n - 1];
+        for (int step = 1; step < n; step++)
         {
             int to = (rank + step) % n, from = (rank + n - step) % n;
-            byte* source = call.Input + Offset(call.SendCounts, to), target = call.Output + Offset(call.ReceiveCounts, from);
-            nint sends = (nint)(call.SendCounts[to] * size), receives = (nint)(call.ReceiveCounts[from] * size);
-            if (call.Layout != 0) links.Agree(call.SendCounts[to], call.ReceiveCounts[from]);
-            if (step == 0) Copy(target, source, sends);
-            else links.Exchange(to, source, sends, from, target, receives);
+            outgoing[step - 1] = same is null
+                ? new Links.Stream(to, call.Input + Offset(call, call.SendCounts, to), (nint)(call.SendCounts[to] * size))
+                : new Links.Stream(to, same, (nint)(call.SendCounts[rank] * size));
+            arriving[step - 1] = new Links.Stream(from, call.Output + Offset(call, receiveCounts, from), (nint)(receiveCounts[from] * size));
         }
 
-        nint Offset(long[] counts, int part)
-        {
-            long start = 0;
-            for (int r = 0; r < part; r++) start += counts[r];
-            return (nint)(start * size);
-        }
+        bool differ = same is null && call.Layout != 0;
+        links.ExchangeAll(new Span<Links.Stream>(outgoing, n - 1), new Span<Links.Stream>(arriving, n - 1), differ ? call.SendCounts : null, differ ? receiveCounts : null);
+    }
+
+    private static nint Offset(CollectiveCall call, long[] counts, int part)
+    {
+        long start = 0;
+        for (int r = 0; r < part; r++) start += counts[r];
+        return (nint)(start * call.ElementSize);
     }
 
     /// <summary>Linear gather: the root receives from one rank after the other.</summary>

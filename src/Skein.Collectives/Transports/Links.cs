@@ -17,8 +17,8 @@ internal sealed unsafe class Links : IDisposable
     private readonly int[] headerReceived;
     private readonly CallSignature[] incoming;
     private readonly TimeSpan timeout;
-    private readonly int[] waitSend = new int[1];
-    private readonly int[] waitReceive = new int[1];
+    private readonly int[] waitSend;
+    private readonly int[] waitReceive;
     private readonly int pieceBytes;
     private byte* scratch;
     private nint scratchBytes;
@@ -37,6 +37,8 @@ internal sealed unsafe class Links : IDisposable
         headerSent = new int[members.Length];
         headerReceived = new int[members.Length];
         incoming = new CallSignature[members.Length];
+        waitSend = new int[members.Length];
+        waitReceive = new int[members.Length];
     }
 
     public int Rank => transport.Rank;
@@ -55,13 +57,6 @@ internal sealed unsafe class Links : IDisposable
         Array.Clear(headerSent);
         Array.Clear(headerReceived);
         patience.Progressed();
-    }
-
-    /// <summary>For calls whose counts differ from pair to pair: what the next exchange sends and expects.</summary>
-    public void Agree(long sends, long receives)
-    {
-        signature.Count = sends;
-        expected.Count = receives;
     }
 
     /// <summary>Memory for one piece, which <see cref="ExchangeReduce"/> uses too.</summary>
@@ -87,6 +82,40 @@ internal sealed unsafe class Links : IDisposable
             if (sent && received) return;
             if (moved) patience.Progressed();
             else Idle(sent ? -1 : to, received ? -1 : from);
+        }
+    }
+
+    /// <summary>Like <see cref="Exchange"/> with every other rank at once, so that the network's delay counts once.</summary>
+    /// <param name="outgoing">One stream to each other rank.</param>
+    /// <param name="arriving">One stream from each other rank.</param>
+    /// <param name="sends">For calls whose counts differ from pair to pair: what each peer gets.</param>
+    /// <param name="receives">And what comes from each.</param>
+    public void ExchangeAll(Span<Stream> outgoing, Span<Stream> arriving, long[]? sends = null, long[]? receives = null)
+    {
+        foreach (Stream stream in outgoing) Prepare(stream.Peer);
+        while (true)
+        {
+            bool moved = false;
+            int unsent = 0, unreceived = 0;
+            foreach (ref Stream stream in outgoing)
+            {
+                if (Sent(stream)) continue;
+                if (sends is not null) Agree(sends[stream.Peer], receives![stream.Peer]);
+                moved |= Send(ref stream, stream.Length);
+                if (!Sent(stream)) waitSend[unsent++] = stream.Peer;
+            }
+
+            foreach (ref Stream stream in arriving)
+            {
+                if (Received(stream)) continue;
+                if (sends is not null) Agree(sends[stream.Peer], receives![stream.Peer]);
+                moved |= Receive(ref stream);
+                if (!Received(stream)) waitReceive[unreceived++] = stream.Peer;
+            }
+
+            if (unsent + unreceived == 0) return;
+            if (moved) patience.Progressed();
+            else Idle(waitSend.AsSpan(0, unsent), waitReceive.AsSpan(0, unreceived));
         }
     }
 
@@ -185,12 +214,15 @@ internal sealed unsafe class Links : IDisposable
     /// <summary>Waits until one of the two streams may move; -1 for neither.</summary>
     public void Idle(int sendPeer, int receivePeer)
     {
-        int milliseconds = patience.Idle(receivePeer >= 0 ? receivePeer : sendPeer);
-        if (milliseconds == 0) return;
         waitSend[0] = sendPeer;
         waitReceive[0] = receivePeer;
-        transport.Wait(
-            waitSend.AsSpan(0, sendPeer >= 0 ? 1 : 0), waitReceive.AsSpan(0, receivePeer >= 0 ? 1 : 0), milliseconds);
+        Idle(waitSend.AsSpan(0, sendPeer >= 0 ? 1 : 0), waitReceive.AsSpan(0, receivePeer >= 0 ? 1 : 0));
+    }
+
+    private void Idle(ReadOnlySpan<int> sendPeers, ReadOnlySpan<int> receivePeers)
+    {
+        int milliseconds = patience.Idle(receivePeers.IsEmpty ? sendPeers[0] : receivePeers[0]);
+        if (milliseconds > 0) transport.Wait(sendPeers, receivePeers, milliseconds);
     }
 
     /// <exception cref="CollectiveMismatchException">The peer is in another call.</exception>
@@ -200,6 +232,13 @@ internal sealed unsafe class Links : IDisposable
         throw new CollectiveMismatchException(
             $"ranks disagree on the collective: rank {members[Rank]} called {expected}, rank {members[peer]} called {theirs}; "
             + "all ranks have to make the same calls with the same arguments in the same order");
+    }
+
+    /// <summary>What a pair whose count is its own sends and expects.</summary>
+    private void Agree(long sends, long receives)
+    {
+        signature.Count = sends;
+        expected.Count = receives;
     }
 
     public void Dispose()

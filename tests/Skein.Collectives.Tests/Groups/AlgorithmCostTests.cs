@@ -75,6 +75,19 @@ public sealed class AlgorithmCostTests
     }
 
     [Theory]
+    [InlineData(100, 3 * (100 + Signature))]
+    [InlineData(300_000, (3 * 300_000) + Signature)]
+    public void A_small_part_goes_to_every_rank_and_a_large_one_around_the_ring(int part, long bytes)
+    {
+        Ranks.Run(4, TransportKind.Tcp, group =>
+        {
+            long before = group.BytesSent;
+            group.AllGather(new byte[part], new byte[4 * part].AsSpan());
+            Assert.Equal(bytes, group.BytesSent - before);
+        });
+    }
+
+    [Theory]
     [InlineData(1_000, 4_000)]
     [InlineData(1_000_000, 4_000_000)]
     public void In_shared_memory_each_rank_makes_its_buffer_readable_once(int length, long bytes)
