@@ -5,7 +5,7 @@ using Skein.Collectives.Reduction;
 
 namespace Skein.Collectives;
 
-/// <summary>Converts whole vectors between <see cref="float"/> and 16-bit floating point. Thread-safe.</summary>
+/// <summary>Rounds whole vectors of <see cref="float"/> to 16-bit floating point, and adds such to others. Thread-safe.</summary>
 public static class ReducedPrecision
 {
     /// <summary>Rounds to nearest, ties to even; what is too large becomes infinity, NaN stays NaN (quiet).</summary>

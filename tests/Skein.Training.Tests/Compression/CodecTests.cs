@@ -215,6 +215,14 @@ public class CodecTests
         Assert.Equal(-expected, decoded[1], expected / 1000);
     }
 
+    [Theory]
+    [MemberData(nameof(All))]
+    public void The_largest_values_that_are_allowed_get_through(string name)
+    {
+        (float[] decoded, _) = RoundTrip(Make(name), [.. Enumerable.Range(0, 100).Select(static i => i % 2 == 0 ? Codec.LargestValue : -Codec.LargestValue)]);
+        Assert.All(decoded, value => Assert.True(float.IsFinite(value)));
+    }
+
     private static float LargestNear(float[] values, int index, int block)
     {
         int start = index / block * block;

@@ -82,7 +82,8 @@ internal sealed class Float16Codec(float limit = Float16Codec.Largest) : HalfPre
 /// <summary>The upper half of a single: its range, with 8 bits of precision.</summary>
 internal sealed class BFloat16Codec : HalfPrecisionCodec
 {
-    private protected override ushort LargestBits => (ushort)(BitConverter.SingleToUInt32Bits(LargestValue) >> 16);
+    // Rounded, as the largest value itself is when it is encoded.
+    private protected override ushort LargestBits => ((BFloat16)LargestValue).Bits;
 
     public override string ToString() => "bf16";
 
