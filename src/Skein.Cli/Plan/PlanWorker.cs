@@ -1,11 +1,11 @@
 using System.Text.Json;
+using Skein.Cli.Train;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.Training.LibTorch;
 using Skein.Training.Optimizers;
 using Skein.Training.Planning;
 using Skein.Training.TensorParallelism;
-using Skein.Cli.Train;
 using Skein.Workloads;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
