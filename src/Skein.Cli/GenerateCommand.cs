@@ -1,10 +1,9 @@
 using System.CommandLine;
 using System.Diagnostics;
 using System.Text.Json;
+using Skein.Cli.LibTorch;
 using Skein.Cli.Train;
-using Skein.Hosting;
 using Skein.Training.Checkpointing;
-using Skein.Training.LibTorch;
 using Skein.Workloads;
 using Skein.Workloads.Language;
 using static TorchSharp.torch;
@@ -24,11 +23,11 @@ internal static class GenerateCommand
     public static Command Create()
     {
         var command = new Command("generate", "Continues a text with a trained language model") { Run, Prompt, Tokens, Temperature, TopK };
-        command.SetAction(Generate);
+        command.SetAction(GenerateAsync);
         return command;
     }
 
-    private static int Generate(ParseResult parsed)
+    private static async Task<int> GenerateAsync(ParseResult parsed, CancellationToken cancellationToken)
     {
         string prompt = parsed.GetRequiredValue(Prompt);
         if (prompt.Length == 0) throw new UsageException("--prompt is empty: give the text to continue");
@@ -52,8 +51,7 @@ internal static class GenerateCommand
         (Workload workload, string modelName) = ReadConfiguration(directory);
         string file = Path.Combine(directory, LanguageUsage.ModelFile);
         if (!File.Exists(file)) throw new UsageException($"{directory} has no {LanguageUsage.ModelFile}: its training has not come to its end");
-        WorkerEnvironment.Apply(1);
-        NativeLibTorch.Load();
+        await LibTorchFetch.EnsureLoadedAsync(cancellationToken);
         using nn.Module<Tensor, Tensor> model = workload.CreateModel(modelName, 0);
         SafeTensors.Load(file, model);
         var generator = new TextGenerator(model, TextTokenizer.Create(workload.Language!.Tokenizer!), workload.Language.Context!.Value);

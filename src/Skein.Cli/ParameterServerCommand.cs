@@ -1,12 +1,12 @@
 using System.CommandLine;
 using System.Net;
 using System.Runtime.InteropServices;
+using Skein.Cli.LibTorch;
 using Skein.Cli.Train;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.ParameterServer;
 using Skein.ParameterServer.Control;
-using Skein.Training.LibTorch;
 using Skein.Training.ParameterServers;
 using Skein.Workloads;
 
@@ -43,7 +43,7 @@ internal static class ParameterServerCommand
         foreach (var option in ParameterServerSyntax.All) coordinate.Add(option);
         coordinate.SetAction(CoordinateAsync);
         var placement = new Command("placement", "Prints which server would hold which parameters") { WorkloadName, Model, Shards, Rule };
-        placement.SetAction(PrintPlacement);
+        placement.SetAction(PrintPlacementAsync);
         return new Command("parameter-server", "Starts the parts of a job with parameter servers on hosts of their own") { serve, coordinate, placement };
     }
 
@@ -90,14 +90,14 @@ internal static class ParameterServerCommand
         return await coordinator.Finished.WaitAsync(interruption.Token) is { } failure ? throw new ParameterServerException(failure) : 0;
     }
 
-    private static int PrintPlacement(ParseResult parsed)
+    private static async Task<int> PrintPlacementAsync(ParseResult parsed, CancellationToken cancellationToken)
     {
         string name = parsed.GetRequiredValue(WorkloadName);
         Workload workload = Workload.Find(name) ?? throw new UsageException($"unknown workload '{name}'; choose one of: {string.Join(", ", Workload.All.Select(static known => known.Name))}");
         string modelName = parsed.GetValue(Model) ?? workload.Models[0].Name;
         if (!workload.Models.Any(known => known.Name == modelName)) throw new UsageException($"unknown model of {name} '{modelName}'; choose one of: {string.Join(", ", workload.Models.Select(static known => known.Name))}");
         int servers = CommandLine.AtLeastOne(parsed, Shards);
-        NativeLibTorch.Load();
+        await LibTorchFetch.EnsureLoadedAsync(cancellationToken);
         using var model = workload.CreateModel(modelName, 0);
         ParameterSpec[] parameters = [.. model.named_parameters().Select(static entry => new ParameterSpec(entry.name, entry.parameter.numel()))];
         try

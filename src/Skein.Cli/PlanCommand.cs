@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Skein.Cli.LibTorch;
 using Skein.Cli.Plan;
 using Skein.Collectives.Rendezvous;
 using Skein.Training.Planning;
@@ -16,6 +17,7 @@ internal static class PlanCommand
     private static async Task<int> RunAsync(PlanOptions options)
     {
         if (LauncherEnvironment.HasRank()) return await PlanWorker.RunAsync(options);
+        await LibTorchFetch.EnsureLoadedAsync();
         ModelProfile profile = await Measurements.ProfileAsync(options);
         CollectiveCosts collectives = await Measurements.CollectivesAsync(options, sizeof(float) * profile.ParameterCount);
         int batch = options.Training.BatchSize;

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
+using Skein.Cli.LibTorch;
 using Skein.Cli.Train;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
@@ -25,19 +26,20 @@ internal static class TrainCommand
         return command;
     }
 
-    private static Task<int> RunAsync(TrainOptions options)
+    private static async Task<int> RunAsync(TrainOptions options)
     {
-        if (LauncherEnvironment.HasRank()) return WorkAsync(options, LauncherEnvironment.Read().LocalWorldSize);
+        if (LauncherEnvironment.HasRank()) return await WorkAsync(options);
 
         // Before anything is started, so that what does not fit is one line and not one of each worker.
         TrainPlan plan = TrainPlan.Create(options, options.Workers);
+        await LibTorchFetch.EnsureLoadedAsync();
         if (plan.Servers is { } servers)
         {
-            if (!JoinsRunningJob(options)) return LaunchWithServersAsync(options, servers);
+            if (!JoinsRunningJob(options)) return await LaunchWithServersAsync(options, servers);
             if (options.Workers > 1) throw new UsageException($"--workers is {options.Workers}, but only one worker joins a running job at a time: start skein train once for each");
         }
 
-        return options.Workers == 1 ? WorkAsync(options, 1) : LaunchAsync(options, launch => plan.Pushes ? Tolerant(launch, options.Restarts) : launch);
+        return options.Workers == 1 ? await WorkAsync(options) : await LaunchAsync(options, launch => plan.Pushes ? Tolerant(launch, options.Restarts) : launch);
     }
 
     /// <summary>Workers that push outlive the loss of any but rank 0, which itself says who was lost and who is back.</summary>
@@ -76,9 +78,8 @@ internal static class TrainCommand
         });
     }
 
-    private static async Task<int> WorkAsync(TrainOptions options, int localWorldSize)
+    private static async Task<int> WorkAsync(TrainOptions options)
     {
-        WorkerEnvironment.Apply(localWorldSize);
         using var cancellation = new CancellationTokenSource();
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
         using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);

@@ -16,7 +16,8 @@ public sealed partial class RepositoryTests
         ["Skein.Training"] = ["Skein.Collectives", "Skein.ParameterServer"],
         ["Skein.Hosting"] = ["Skein.Collectives"],
         ["Skein.Workloads"] = ["Skein.Training"],
-        ["Skein.Cli"] = ["Skein.Collectives", "Skein.ParameterServer", "Skein.Training", "Skein.Hosting", "Skein.Workloads"],
+        ["Skein.Workloads.LectureRatings"] = [],
+        ["Skein.Cli"] = ["Skein.Collectives", "Skein.ParameterServer", "Skein.Training", "Skein.Hosting", "Skein.Workloads", "Skein.Workloads.LectureRatings"],
     };
 
     [Fact]

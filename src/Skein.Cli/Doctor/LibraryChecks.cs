@@ -12,6 +12,11 @@ internal static class LibraryChecks
     {
         const string Name = "libtorch";
         var status = NativeLibTorch.Status;
+        if (status is { Problem: not null, Directory: null } && LibTorchPackage.Name is not null)
+        {
+            return Finding.Failed(Name, $"{LibTorchPackage.Version} is not here", "skein doctor --fix brings it (128 MB), and so does the first training");
+        }
+
         if (status.Problem is { } problem) return Finding.Failed(Name, "cannot be loaded", problem);
         var way = status.Rewritten ? "with a rewritten binding, since this system's libstdc++ is older than GCC 13's" : "as shipped";
         return Finding.Ok(Name, $"{status.Version}, {way} ({status.Directory ?? "found by TorchSharp"})");

@@ -1,8 +1,8 @@
 using System.Text.Json;
+using Skein.Cli.LibTorch;
 using Skein.Cli.Train;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
-using Skein.Training.LibTorch;
 using Skein.Training.Optimizers;
 using Skein.Training.Planning;
 using Skein.Training.TensorParallelism;
@@ -20,7 +20,7 @@ internal static class PlanWorker
     public static async Task<int> RunAsync(PlanOptions options)
     {
         TrainPlan training = options.Training;
-        NativeLibTorch.Load();
+        await LibTorchFetch.EnsureLoadedAsync();
         using WorkloadData data = await training.Workload.LoadDataAsync(CancellationToken.None);
         using nn.Module<Tensor, Tensor> model = training.Workload.CreateModel(training.Model, training.Seed);
         await using ProcessGroup group = await ProcessGroup.InitializeAsync(LauncherEnvironment.Read());

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using System.Text.Json;
+using Skein.Cli.LibTorch;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.Training;
@@ -24,7 +25,7 @@ internal static class TrainWorker
     {
         ProcessGroupOptions place = LauncherEnvironment.Read();
         TrainPlan plan = TrainPlan.Create(options, place.WorldSize);
-        NativeLibTorch.Load();
+        await LibTorchFetch.EnsureLoadedAsync(cancellationToken);
         Device device = SelectDevice(plan.Device, place.LocalRank);
 
         // Before the ranks meet: what is missing on all is then said at once and by each.

@@ -1,32 +1,12 @@
 using System.Globalization;
 using System.Net;
-using System.Runtime.InteropServices;
 using Skein.Collectives.Rendezvous;
 
 namespace Skein.Hosting;
 
 /// <summary>The environment of each rank.</summary>
-public static class WorkerEnvironment
+internal static class WorkerEnvironment
 {
-    /// <summary>
-    /// Gives this process what a launcher gives its workers for speed: for a worker that no launcher of Skein started.
-    /// To be called before LibTorch is loaded, which reads its part once. What the user has set stays. Linux with glibc; elsewhere nothing happens.
-    /// </summary>
-    /// <param name="localWorldSize">The number of workers on this host, among which the cores are divided.</param>
-    public static void Apply(int localWorldSize)
-    {
-        if (!OperatingSystem.IsLinux()) return;
-        try
-        {
-            // The C library's own environment, which the runtime's copy does not write to.
-            foreach (var (name, value) in Defaults(localWorldSize)) _ = SetVariable(name, value, overwrite: 0);
-        }
-        catch (EntryPointNotFoundException)
-        {
-            // Another C library, whose environment is left alone.
-        }
-    }
-
     internal static Dictionary<string, string> Create(
         LaunchOptions options, int localRank, DnsEndPoint store, JobSecret secret, string jobId)
     {
@@ -78,10 +58,6 @@ public static class WorkerEnvironment
         yield return ("MALLOC_TRIM_THRESHOLD_", "4294967296");
         yield return ("MALLOC_TOP_PAD_", "67108864");
     }
-
-    [DllImport("libc", EntryPoint = "setenv")]
-    private static extern int SetVariable(
-        [MarshalAs(UnmanagedType.LPUTF8Str)] string name, [MarshalAs(UnmanagedType.LPUTF8Str)] string value, int overwrite);
 
     private static string Number(int value) => value.ToString(CultureInfo.InvariantCulture);
 }

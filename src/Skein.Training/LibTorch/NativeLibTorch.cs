@@ -8,10 +8,16 @@ namespace Skein.Training.LibTorch;
 
 /// <summary>Loads LibTorch and TorchSharp's native binding before TorchSharp looks for them itself.</summary>
 /// <remarks>
-/// On Linux this finds the libraries without copying them, and makes the binding load on systems with GCC 12's libstdc++ (Debian 12,
-/// Ubuntu 22.04) by preparing a rewritten copy in the user's cache folder. Where the shipped binding loads, and on
-/// other systems, it is used as it is. Loading happens once per process, when the first member of this assembly is used, or at the
-/// start of a program that references the package. All members are thread-safe.
+/// <para>
+/// The libraries come from the program's own folder, from the folder that its <c>runtimeconfig.json</c> names, or from the user's package
+/// cache (<see cref="LibTorchPackage"/>), in this order. On Linux nothing is copied; where the system has GCC 12's libstdc++ (Debian 12,
+/// Ubuntu 22.04) a rewritten copy of the binding is prepared in the user's cache folder. Where the shipped binding loads, and on other
+/// systems, it is used as it is.
+/// </para>
+/// <para>
+/// Loading happens once per process, at the start of a program that references the package, else when the first member of this assembly
+/// is used. All members are thread-safe.
+/// </para>
 /// </remarks>
 public static class NativeLibTorch
 {
@@ -20,35 +26,43 @@ public static class NativeLibTorch
 
     private const string Binding = "libLibTorchSharp.so";
 
-    private static readonly Lazy<LibTorchStatus> Loading = new(Attempt);
+    private static readonly Lock Loading = new();
+    private static LibTorchStatus? status;
 
-    /// <summary>What was loaded from where. Reading it loads LibTorch; it never throws.</summary>
-    public static LibTorchStatus Status => Loading.Value;
+    /// <summary>Says what was loaded from where. Reading it loads LibTorch; it never throws.</summary>
+    public static LibTorchStatus Status
+    {
+        get
+        {
+            lock (Loading) return status ??= Attempt();
+        }
+    }
 
-    /// <summary>Loads LibTorch unless that has happened already.</summary>
+    /// <summary>Loads LibTorch unless that has happened already. What failed before is tried again: the package may have come since.</summary>
     /// <exception cref="DllNotFoundException">LibTorch cannot be used here; the message says why and what to do.</exception>
     public static void Load()
     {
-        if (Status.Problem is { } problem)
+        lock (Loading)
         {
-            throw new DllNotFoundException(problem);
+            if (status is null or { Problem: not null }) status = Attempt();
+            if (status.Problem is { } problem) throw new DllNotFoundException(problem);
         }
     }
 
     [ModuleInitializer]
     [SuppressMessage("Usage", "CA2255", Justification = "TorchSharp must find the libraries loaded, whichever member is used first.")]
-    internal static void Initialize() => _ = Status;
+    internal static void Initialize()
+    {
+        ProcessTuning.Apply();
+        _ = Status;
+    }
 
     private static LibTorchStatus Attempt()
     {
         var status = new LibTorchStatus(null, null, null, false, null);
         try
         {
-            if (OperatingSystem.IsLinux())
-            {
-                KeepFreedMemory();
-                status = Preload(status);
-            }
+            if (OperatingSystem.IsLinux()) status = Preload(status);
 
             // The first use of the class torch makes TorchSharp look for the libraries.
             torch.InitializeDeviceType(DeviceType.CPU);
@@ -63,8 +77,8 @@ public static class NativeLibTorch
     // TorchSharp looks the libraries up by name. The dynamic linker answers with a loaded library of that name, wherever it came from.
     private static LibTorchStatus Preload(LibTorchStatus status)
     {
-        string directory = FindFolderOf("libtorch_cpu.so")
-            ?? throw new DllNotFoundException("LibTorch is not part of this program; add a reference to the package TorchSharp-cpu, or to libtorch-cpu-linux-x64 in the version that TorchSharp was built for");
+        string directory = FindFolderOf("libtorch_cpu.so") ?? LibTorchPackage.FindIn(LibTorchPackage.Cache) ?? LibTorchPackage.FindIn(UserCache.Packages)
+            ?? throw new DllNotFoundException($"LibTorch {LibTorchPackage.Version} is not part of this program: {LibTorchPackage.Remedy}");
         string binding = Path.Combine(FindFolderOf(Binding) ?? throw new DllNotFoundException($"{Binding} of the package TorchSharp is not part of this program"), Binding);
         NativeLibrary.Load(Path.Combine(directory, "libtorch.so"));
         status = status with { Directory = directory, Binding = binding };
@@ -115,24 +129,4 @@ public static class NativeLibTorch
 
         return folders.Find(folder => File.Exists(Path.Combine(folder, library)));
     }
-
-    // Tensors come and go with every step. By default glibc maps and unmaps large ones each time, and the kernel then hands out every
-    // page anew, which costs more than the arithmetic. With these settings freed memory stays in the process and is used again.
-    private static void KeepFreedMemory()
-    {
-        const int trimThreshold = -1;
-        const int mmapMax = -4;
-        try
-        {
-            _ = SetAllocatorOption(mmapMax, 0);
-            _ = SetAllocatorOption(trimThreshold, int.MaxValue);
-        }
-        catch (EntryPointNotFoundException)
-        {
-            // Not glibc: its allocator has no such options.
-        }
-    }
-
-    [DllImport("libc", EntryPoint = "mallopt")]
-    private static extern int SetAllocatorOption(int option, int value);
 }

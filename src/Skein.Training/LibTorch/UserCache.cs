@@ -1,33 +1,118 @@
+using System.Runtime.InteropServices;
+
 namespace Skein.Training.LibTorch;
 
-/// <summary>The folder for what can be made again: <c>$XDG_CACHE_HOME/skein</c>, else <c>~/.cache/skein</c>.</summary>
+/// <summary>
+/// The folder for what can be made again: <c>$XDG_CACHE_HOME/skein</c>, else <c>~/.cache/skein</c>; where that cannot be written, as in
+/// containers that run under any user id, a folder of this user's alone under the temporary directory.
+/// </summary>
 internal static class UserCache
 {
-    /// <summary>Path of a file in the cache; the file need not exist.</summary>
+    private static int told;
+
+    /// <summary>The folder of packages that the user's own package cache had no room for.</summary>
+    internal static string Packages => PathOf("packages");
+
+    /// <summary>Returns the path of a file or folder in the cache: of the one that exists, else of where it can be made.</summary>
+    /// <exception cref="IOException">There is no folder to write to.</exception>
     internal static string PathOf(params ReadOnlySpan<string> parts)
     {
-        string? root = Environment.GetEnvironmentVariable("XDG_CACHE_HOME");
-        if (string.IsNullOrEmpty(root))
+        string[] roots = [.. Usual() is { } usual ? [usual] : Array.Empty<string>(), Temporary];
+        string name = Path.Combine(parts);
+        foreach (string root in roots)
         {
-            root = Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".cache");
+            string existing = Path.Combine(root, name);
+            if (Path.Exists(existing)) return existing;
         }
 
-        return Path.Combine([root, "skein", .. parts]);
+        if (roots.Length > 1 && CanWrite(roots[0])) return Path.Combine(roots[0], name);
+        string fallback = MakePrivate(roots[^1]);
+        if (Interlocked.Exchange(ref told, 1) == 0)
+        {
+            string why = roots.Length > 1 ? $"{roots[0]} cannot be written" : "there is no home folder";
+            Console.Error.WriteLine($"skein: {why}, so what can be made again goes to {fallback}");
+        }
+
+        return Path.Combine(fallback, name);
     }
 
-    /// <summary>
-    /// Writes a file so that other processes see it whole or not at all. The last of several writers wins.
-    /// </summary>
+    /// <summary>Writes a file so that other processes see it whole or not at all. The last of several writers wins.</summary>
     internal static void Write(string path, ReadOnlySpan<byte> content)
     {
         Directory.CreateDirectory(Path.GetDirectoryName(path)!);
-        string temporary = $"{path}.{Environment.ProcessId}.tmp";
-        using (var file = new FileStream(temporary, FileMode.Create))
+        // Not by the process's number: containers that share the folder may have the same ones.
+        string temporary = $"{path}.{Path.GetRandomFileName()}.tmp";
+        try
         {
-            file.Write(content);
-            file.Flush(flushToDisk: true);
+            using (var file = new FileStream(temporary, FileMode.CreateNew))
+            {
+                file.Write(content);
+                file.Flush(flushToDisk: true);
+            }
+
+            File.Move(temporary, path, overwrite: true);
+        }
+        catch
+        {
+            File.Delete(temporary);
+            throw;
+        }
+    }
+
+    private static string Temporary => Path.Combine(Path.GetTempPath(), OperatingSystem.IsWindows() ? "skein" : $"skein-{GetUserId()}");
+
+    private static string? Usual()
+    {
+        if (Environment.GetEnvironmentVariable("XDG_CACHE_HOME") is { Length: > 0 } given) return Path.Combine(given, "skein");
+        string home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
+        return home.Length == 0 ? null : Path.Combine(home, ".cache", "skein");
+    }
+
+    /// <summary>Says whether files can be made in that folder, which is made if it is not there.</summary>
+    internal static bool CanWrite(string root)
+    {
+        try
+        {
+            Directory.CreateDirectory(root);
+            using var probe = new FileStream(Path.Combine(root, Path.GetRandomFileName()), new FileStreamOptions
+            {
+                Mode = FileMode.CreateNew,
+                Access = FileAccess.Write,
+                Options = FileOptions.DeleteOnClose,
+            });
+            return true;
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
+    // Code is loaded from here: nobody else may have put it there.
+    private static string MakePrivate(string folder)
+    {
+        if (OperatingSystem.IsWindows()) return Directory.CreateDirectory(folder).FullName;
+        const UnixFileMode ownerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
+        try
+        {
+            Directory.CreateDirectory(folder, ownerOnly);
+            if (new DirectoryInfo(folder).LinkTarget is null && ChangeOwner(folder, GetUserId(), uint.MaxValue) == 0)
+            {
+                File.SetUnixFileMode(folder, ownerOnly);
+                return folder;
+            }
+        }
+        catch (UnauthorizedAccessException)
+        {
+            // It is somebody else's, as when the owner could not be changed.
         }
 
-        File.Move(temporary, path, overwrite: true);
+        throw new IOException($"{folder} belongs to somebody else and there is no other folder for caches: set XDG_CACHE_HOME to one that can be written");
     }
+
+    [DllImport("libc", EntryPoint = "geteuid")]
+    private static extern uint GetUserId();
+
+    [DllImport("libc", EntryPoint = "lchown")]
+    private static extern int ChangeOwner([MarshalAs(UnmanagedType.LPUTF8Str)] string path, uint owner, uint group);
 }

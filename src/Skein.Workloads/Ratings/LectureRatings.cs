@@ -1,12 +1,13 @@
 using System.Globalization;
 using System.IO.Compression;
+using System.Reflection;
 using Skein.Training.Data;
 using static TorchSharp.torch;
 
 namespace Skein.Workloads.Ratings;
 
 /// <summary>
-/// 73,421 ratings of 1,128 lecturers by 2,972 students, part of this assembly. A fixed tenth, the first of the rows when
+/// 73,421 ratings of 1,128 lecturers by 2,972 students, in the assembly Skein.Workloads.LectureRatings. A fixed tenth, the first of the rows when
 /// <see cref="DistributedSampler"/> shuffles them with seed 0, is for testing (7,342), the others are for training (66,079), both in the
 /// order of the file. Every column becomes indices from 0 in the order of its values.
 /// </summary>
@@ -14,6 +15,7 @@ internal static class LectureRatings
 {
     internal static readonly RatingShape Shape = new(Users: 2_972, Items: 1_128);
 
+    private const string DataAssembly = "Skein.Workloads.LectureRatings";
     private const int Count = 73_421;
     private const int TestCount = Count / 10;
 
@@ -43,9 +45,22 @@ internal static class LectureRatings
         Evaluate = static (model, data) => RatingMetrics.Measure(model, data, Shape),
     };
 
+    // The ratings have another licence than this assembly, so they are one of their own, which a program may leave out.
+    private static Stream Open()
+    {
+        try
+        {
+            return Assembly.Load(DataAssembly).GetManifestResourceStream("insteval.csv.gz")!;
+        }
+        catch (FileNotFoundException)
+        {
+            throw new InvalidOperationException($"the ratings are in a package of their own, under the GPL: dotnet add package {DataAssembly}");
+        }
+    }
+
     private static WorkloadData Load()
     {
-        using Stream resource = typeof(LectureRatings).Assembly.GetManifestResourceStream("insteval.csv.gz")!;
+        using Stream resource = Open();
         using var reader = new StreamReader(new GZipStream(resource, CompressionMode.Decompress));
         reader.ReadLine();
         var values = new long[Count * RatingShape.Columns];
