@@ -52,9 +52,13 @@ internal sealed class SkeinProcess : IAsyncDisposable
     public static SkeinProcess Start((string Name, string? Value)[] environment, params string[] arguments) =>
         StartProgram("dotnet", environment, [Program, .. arguments]);
 
-    public static SkeinProcess StartProgram(string program, (string Name, string? Value)[] environment, params string[] arguments)
+    public static SkeinProcess StartProgram(string program, (string Name, string? Value)[] environment, params string[] arguments) =>
+        StartIn("", program, environment, arguments);
+
+    /// <summary>Starts a program in that folder, or in this process's where it is empty. A variable without a value is not set.</summary>
+    public static SkeinProcess StartIn(string folder, string program, (string Name, string? Value)[] environment, params string[] arguments)
     {
-        var start = new ProcessStartInfo(program, arguments);
+        var start = new ProcessStartInfo(program, arguments) { WorkingDirectory = folder };
         // The tests may themselves run under a launcher.
         foreach (var name in start.Environment.Keys.Where(name => name.StartsWith("SKEIN_", StringComparison.Ordinal)).ToList())
         {

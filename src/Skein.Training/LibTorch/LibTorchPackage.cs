@@ -31,7 +31,7 @@ public static class LibTorchPackage
 
     /// <summary>The folder that the package can be brought to: <see cref="Cache"/>, else one in Skein's own cache.</summary>
     /// <exception cref="IOException">There is no folder to write to.</exception>
-    public static string WritableCache => Cache is { } cache && UserCache.CanWrite(cache) ? cache : UserCache.Packages;
+    public static string WritableCache => Cache is { } cache && UserCache.CanWrite(cache) ? cache : UserCache.PathOf("packages");
 
     /// <summary>The folder of LibTorch's libraries in a package cache; null unless the package is there whole.</summary>
     /// <param name="cache">The cache's folder.</param>

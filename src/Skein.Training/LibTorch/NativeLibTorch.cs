@@ -9,8 +9,7 @@ namespace Skein.Training.LibTorch;
 /// <summary>Loads LibTorch and TorchSharp's native binding before TorchSharp looks for them itself.</summary>
 /// <remarks>
 /// <para>
-/// The libraries come from the program's own folder, from the folder that its <c>runtimeconfig.json</c> names, or from the user's package
-/// cache (<see cref="LibTorchPackage"/>), in this order. On Linux nothing is copied; where the system has GCC 12's libstdc++ (Debian 12,
+/// The libraries come from the program's own folder, else from the user's package cache (<see cref="LibTorchPackage"/>). On Linux nothing is copied; where the system has GCC 12's libstdc++ (Debian 12,
 /// Ubuntu 22.04) a rewritten copy of the binding is prepared in the user's cache folder. Where the shipped binding loads, and on other
 /// systems, it is used as it is.
 /// </para>
@@ -21,9 +20,6 @@ namespace Skein.Training.LibTorch;
 /// </remarks>
 public static class NativeLibTorch
 {
-    /// <summary>Key in <c>runtimeconfig.json</c> of the folder of LibTorch, for programs that do not carry their own copy.</summary>
-    internal const string DirectoryKey = "Skein.LibTorchDirectory";
-
     private const string Binding = "libLibTorchSharp.so";
 
     private static readonly Lock Loading = new();
@@ -68,7 +64,7 @@ public static class NativeLibTorch
             torch.InitializeDeviceType(DeviceType.CPU);
             return status with { Version = torch.NormalizeNuGetVersion(torch.__version__) };
         }
-        catch (Exception e) when (e is DllNotFoundException or TypeInitializationException)
+        catch (Exception e) when (e is DllNotFoundException or TypeInitializationException or IOException)
         {
             return status with { Problem = e.InnerException is NotSupportedException inner ? inner.Message : e.Message };
         }
@@ -77,7 +73,7 @@ public static class NativeLibTorch
     // TorchSharp looks the libraries up by name. The dynamic linker answers with a loaded library of that name, wherever it came from.
     private static LibTorchStatus Preload(LibTorchStatus status)
     {
-        string directory = FindFolderOf("libtorch_cpu.so") ?? LibTorchPackage.FindIn(LibTorchPackage.Cache) ?? LibTorchPackage.FindIn(UserCache.Packages)
+        string directory = FindFolderOf("libtorch_cpu.so") ?? LibTorchPackage.FindIn(LibTorchPackage.Cache) ?? LibTorchPackage.FindIn(UserCache.Find("packages"))
             ?? throw new DllNotFoundException($"LibTorch {LibTorchPackage.Version} is not part of this program: {LibTorchPackage.Remedy}");
         string binding = Path.Combine(FindFolderOf(Binding) ?? throw new DllNotFoundException($"{Binding} of the package TorchSharp is not part of this program"), Binding);
         NativeLibrary.Load(Path.Combine(directory, "libtorch.so"));
@@ -114,19 +110,7 @@ public static class NativeLibTorch
         }
     }
 
-    private static string? FindFolderOf(string library)
-    {
-        var folders = new List<string>();
-        if (AppContext.GetData(DirectoryKey) is string configured)
-        {
-            folders.Add(configured);
-        }
-
-        if (AppContext.GetData("NATIVE_DLL_SEARCH_DIRECTORIES") is string searched)
-        {
-            folders.AddRange(searched.Split(Path.PathSeparator, StringSplitOptions.RemoveEmptyEntries));
-        }
-
-        return folders.Find(folder => File.Exists(Path.Combine(folder, library)));
-    }
+    private static string? FindFolderOf(string library) =>
+        (AppContext.GetData("NATIVE_DLL_SEARCH_DIRECTORIES") as string)?.Split(Path.PathSeparator, StringSplitOptions.RemoveEmptyEntries)
+            .FirstOrDefault(folder => File.Exists(Path.Combine(folder, library)));
 }

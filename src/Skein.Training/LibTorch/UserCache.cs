@@ -10,26 +10,26 @@ internal static class UserCache
 {
     private static int told;
 
-    /// <summary>The folder of packages that the user's own package cache had no room for.</summary>
-    internal static string Packages => PathOf("packages");
+    /// <summary>Returns the path of a file or folder that the cache has, or null.</summary>
+    internal static string? Find(params ReadOnlySpan<string> parts)
+    {
+        string name = Path.Combine(parts);
+        if (Usual() is { } usual && Path.Exists(Path.Combine(usual, name))) return Path.Combine(usual, name);
+        return Path.Exists(Path.Combine(Temporary, name)) ? Path.Combine(MakePrivate(Temporary), name) : null;
+    }
 
     /// <summary>Returns the path of a file or folder in the cache: of the one that exists, else of where it can be made.</summary>
     /// <exception cref="IOException">There is no folder to write to.</exception>
     internal static string PathOf(params ReadOnlySpan<string> parts)
     {
-        string[] roots = [.. Usual() is { } usual ? [usual] : Array.Empty<string>(), Temporary];
+        if (Find(parts) is { } existing) return existing;
         string name = Path.Combine(parts);
-        foreach (string root in roots)
-        {
-            string existing = Path.Combine(root, name);
-            if (Path.Exists(existing)) return existing;
-        }
-
-        if (roots.Length > 1 && CanWrite(roots[0])) return Path.Combine(roots[0], name);
-        string fallback = MakePrivate(roots[^1]);
+        string? usual = Usual();
+        if (usual is not null && CanWrite(usual)) return Path.Combine(usual, name);
+        string fallback = MakePrivate(Temporary);
         if (Interlocked.Exchange(ref told, 1) == 0)
         {
-            string why = roots.Length > 1 ? $"{roots[0]} cannot be written" : "there is no home folder";
+            string why = usual is null ? "there is no home folder" : $"{usual} cannot be written";
             Console.Error.WriteLine($"skein: {why}, so what can be made again goes to {fallback}");
         }
 

@@ -18,7 +18,8 @@ public sealed class LibTorchTests
         LibTorchStatus status = NativeLibTorch.Status;
         Assert.Null(status.Problem);
         Assert.Equal("2.10.0", status.Version);
-        Assert.StartsWith((string)AppContext.GetData(NativeLibTorch.DirectoryKey)!, status.Directory, StringComparison.Ordinal);
+        Assert.Equal(LibTorchPackage.Version, status.Version);
+        Assert.Equal(LibTorchPackage.FindIn(LibTorchPackage.Cache), status.Directory);
         Assert.False(File.Exists(Path.Combine(AppContext.BaseDirectory, "runtimes", "linux-x64", "native", "libtorch_cpu.so")));
         // Another test maps a copy of its own, and deletes it.
         string[] mapped = [.. File.ReadLines("/proc/self/maps").Where(line => line.Contains("libLibTorchSharp") && !line.EndsWith("(deleted)", StringComparison.Ordinal)).Select(line => line[line.IndexOf('/')..]).Distinct()];
