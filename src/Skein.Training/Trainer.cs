@@ -155,7 +155,7 @@ public sealed class Trainer
         var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, Seed);
         OwnShare? share = Partition is null ? null : new OwnShare(Partition, data, Strategy.Rank, Strategy.WorldSize, Seed);
         var history = new LossHistory(TrainingReport.LossHistoryLimit);
-        var batch = new StepBatch(model.call, Input, Loss(), data, Device, GradientAccumulation) { Slowdown = Slowdown };
+        var batch = new StepBatch(model.call, Input, Loss(), data, Device, GradientAccumulation) { Slowdown = Slowdown, Optimizer = optimizer };
         long steps = Strategy.FirstStep, samples = 0, epochSamples = 0;
         double epochLoss = 0, trainLoss = double.NaN;
         int epoch = (int)(steps / sampler.BatchesPerEpoch), passes = epoch;

@@ -164,6 +164,9 @@ public sealed class ParameterServerClient : IDisposable
     /// <summary>Says that this worker pushes no more, so that nobody waits for it. It may still pull with clock -1.</summary>
     public void Leave() => ForAll(static _ => false, static channel => channel.Request(new MessageHeader { Kind = MessageKind.Leave }), static channel => channel.Receive(MessageKind.Acknowledged));
 
+    /// <summary>After <see cref="Leave"/>: says that this worker pushes again, from that clock on. To be heard by all servers before anybody's next push.</summary>
+    public void Return(long clock) => ForAll(static _ => false, channel => channel.Request(new MessageHeader { Kind = MessageKind.Return, Clock = clock }), static channel => channel.Receive(MessageKind.Acknowledged));
+
     /// <summary>Closes the streams.</summary>
     public void Dispose()
     {

@@ -55,6 +55,12 @@ internal sealed class CoordinationService(CoordinatorState state) : Protocol.Coo
         return reply;
     });
 
+    public override Task<Protocol.DepartReply> Depart(Protocol.DepartRequest request, ServerCallContext context) => Task.FromResult(Guard(() =>
+    {
+        state.Depart(Messages.FromMessage(request));
+        return new Protocol.DepartReply();
+    }));
+
     private static async Task<Registration> ReadRegistrationAsync(
         IAsyncStreamReader<Protocol.MemberMessage> messages, CancellationToken cancellationToken)
     {

@@ -12,6 +12,9 @@ namespace Skein.ParameterServer.Control;
 /// </summary>
 public sealed partial class CoordinatorClient : IAsyncDisposable
 {
+    /// <summary>The environment variable that names a job's coordinator, as HOST:PORT.</summary>
+    public const string AddressVariable = "SKEIN_COORDINATOR";
+
     private static readonly TimeSpan HeartbeatPeriod = TimeSpan.FromSeconds(1);
 
     // How long a member that leaves or fails waits until the coordinator has heard it.
@@ -115,6 +118,32 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
             }
 
             throw ControlChannel.Explain(failed, $"the coordinator at {address} could not be reached: {failed.Status.Detail}");
+        }
+    }
+
+    /// <summary>Tells a job's coordinator, for whoever started it, that a process is gone.</summary>
+    /// <param name="host">The coordinator's host.</param>
+    /// <param name="port">Its port.</param>
+    /// <param name="secret">The job's secret.</param>
+    /// <param name="departure">Which process, and how.</param>
+    /// <param name="timeout">How long to try.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <exception cref="SkeinException">The coordinator was not reached in time.</exception>
+    public static async Task ReportAsync(
+        string host, int port, JobSecret secret, Departure departure, TimeSpan timeout, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(secret);
+        ArgumentNullException.ThrowIfNull(departure);
+        using GrpcChannel channel = ControlChannel.Open(host, port, secret, timeout);
+        try
+        {
+            await new Protocol.Coordination.CoordinationClient(channel).DepartAsync(
+                Messages.ToMessage(departure), deadline: DateTime.UtcNow + timeout, cancellationToken: cancellationToken).ConfigureAwait(false);
+        }
+        catch (RpcException error)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            throw ControlChannel.Explain(error, $"the coordinator at {AuthenticatedConnection.Name(host, port)} could not be reached: {error.Status.Detail}");
         }
     }
 

@@ -159,7 +159,7 @@ internal sealed unsafe class ShardConnection : IDisposable
                 var ids = new long[header.PayloadBytes / sizeof(long)];
                 stream.Read(MemoryMarshal.AsBytes(ids.AsSpan()));
                 return new ShardRequest(header, this) { Ids = ids };
-            case MessageKind.Pull or MessageKind.Leave:
+            case MessageKind.Pull or MessageKind.Leave or MessageKind.Return:
                 Require(header.PayloadBytes == 0, header, "no payload");
                 return new ShardRequest(header, this);
             default:

@@ -81,6 +81,9 @@ internal sealed unsafe class ShardProtocol : IDisposable
             case MessageKind.PullRows:
                 PullRows(request);
                 break;
+            case MessageKind.Return:
+                Return(request);
+                break;
             default:
                 Leave(request);
                 break;
@@ -347,6 +350,17 @@ internal sealed unsafe class ShardProtocol : IDisposable
         Counts.Left(request.Worker);
         clocks.Remove(request.Worker);
         ApplyWhenComplete();
+        Answer(request, new MessageHeader { Kind = MessageKind.Acknowledged });
+    }
+
+    private void Return(ShardRequest request)
+    {
+        replica?.Forward(request.Header);
+        Counts.Returned(request.Worker);
+        clocks.Set(request.Worker, request.Header.Clock);
+
+        // Whoever ended the fit before did not mean this one.
+        stopRequested = false;
         Answer(request, new MessageHeader { Kind = MessageKind.Acknowledged });
     }
 

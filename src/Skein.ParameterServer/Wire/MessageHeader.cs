@@ -23,6 +23,9 @@ internal enum MessageKind : byte
     /// <summary>The worker pushes no more: nobody waits for it from now on. Answered by <see cref="Acknowledged"/>.</summary>
     Leave,
 
+    /// <summary>A worker that had left pushes again, from this clock on. Answered by <see cref="Acknowledged"/>.</summary>
+    Return,
+
     /// <summary>The answers.</summary>
     Opened = 64,
     Acknowledged,
