@@ -167,6 +167,29 @@ public sealed class ParameterServerJobTests
         Assert.Matches("^the Trainer's optimizer leaves out the parameter '.+weight', which the servers would update", error.Message);
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Frozen_parameters_and_buffers_are_those_of_worker_0_and_stay(bool elastic)
+    {
+        JobSettings settings = Settings(2, "async") with { Elastic = elastic };
+        await using TestServers servers = await TestServers.StartAsync(settings);
+        float[][] states = await Task.WhenAll(Enumerable.Range(0, 2).Select(rank => Task.Run(async () =>
+        {
+            using ParameterServerStrategy strategy = await JoinAsync(servers, rank);
+            using Frozen model = Models.Seeded(1 + rank, () => new Frozen(1 + rank));
+            using var optimizer = optim.SGD(model.parameters(), 0.1, momentum: 0.9);
+            using InMemoryDataset data = Models.Data(count: 100);
+            var trainer = new Trainer(model, optimizer, Models.CrossEntropy) { Strategy = strategy, BatchSize = 24, Seed = 3 };
+            await trainer.FitAsync(data);
+            await trainer.EvaluateAsync(data);
+            return model.State();
+        })));
+        using Frozen first = Models.Seeded(1, static () => new Frozen(1));
+        Assert.Equal(first.State(), states[0]);
+        Assert.Equal(states[0], states[1]);
+    }
+
     [Fact]
     public async Task Two_tables_of_one_name_are_refused()
     {
@@ -211,6 +234,35 @@ public sealed class ParameterServerJobTests
         using optim.Optimizer optimizer = (make ?? (static parameters => optim.SGD(parameters, 0.1, momentum: 0.9)))(model.parameters());
         var trainer = new Trainer(model, optimizer, loss ?? Models.CrossEntropy) { Strategy = strategy, BatchSize = 24, Seed = 3, StepCompleted = step };
         return (await trainer.FitAsync(data, epochs: 2, token)).LossHistory;
+    }
+
+    /// <summary>A frozen layer and constant buffers, one of whole numbers, under a layer that trains.</summary>
+    private sealed class Frozen : nn.Module<Tensor, Tensor>
+    {
+        private readonly Linear body;
+        private readonly Linear head;
+        private readonly Tensor scale;
+        private readonly Tensor version;
+
+        public Frozen(int seed)
+            : base(nameof(Frozen))
+        {
+            body = nn.Linear(20, 8);
+            head = nn.Linear(8, 5);
+            scale = rand(8);
+            version = tensor(new long[] { seed, 1L << 60 });
+            register_buffer("scale", scale);
+            register_buffer("version", version);
+            RegisterComponents();
+            foreach (Parameter parameter in body.parameters()) parameter.requires_grad = false;
+        }
+
+        public override Tensor forward(Tensor input) => head.call(body.call(input) * scale);
+
+        public float[] State() =>
+        [
+            .. body.weight.data<float>(), .. body.bias!.data<float>(), .. scale.data<float>(), .. version.data<long>().Select(static value => (float)value),
+        ];
     }
 
     private static async Task<(IReadOnlyList<float> Losses, float[] Parameters)> TwiceAsync(Strategy strategy)

@@ -19,7 +19,6 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
     private DataConnection? stream;
     private long generation = -1;
     private long sequence;
-    private long waitStarted;
     private long earlierBytes;
 
     public int Index => index;
@@ -80,7 +79,6 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
         header.Sequence = ++sequence;
         Stream.Write(header);
         Stream.Write(payload);
-        waitStarted = 0;
     }
 
     /// <summary>Waits for the next answer, which has to be one of <paramref name="kinds"/>, and reads its header.</summary>
@@ -89,9 +87,7 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
     public MessageHeader Receive(params ReadOnlySpan<MessageKind> kinds)
     {
         Stream.Flush();
-        waitStarted = Stopwatch.GetTimestamp();
         MessageHeader header = Stream.ReadHeader();
-        waitStarted = 0;
         if (kinds.Contains(header.Kind)) return header;
         if (header.Kind is not (MessageKind.Refused or MessageKind.Superseded)) throw new InvalidDataException($"{Name} answered a {kinds[0]} with a message of kind {header.Kind}");
 
@@ -112,7 +108,7 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
         Version = -1;
     }
 
-    private void CheckWait()
+    private void CheckWait(TimeSpan stalled)
     {
         ThrowIfFailed();
         if (coordinator.View.Shards is { } shards && shards.Count > index && shards[index].Generation != generation)
@@ -120,9 +116,9 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
             throw new IOException($"{Name} was replaced by its backup");
         }
 
-        if (waitStarted != 0 && Stopwatch.GetElapsedTime(waitStarted) > timeout + Grace)
+        if (stalled > timeout + Grace)
         {
-            throw new ParameterServerException($"worker {coordinator.Id} waited {timeout.TotalSeconds:0} s for an answer of {Name}; see its log, or raise SKEIN_TIMEOUT_SECONDS");
+            throw new ParameterServerException($"worker {coordinator.Id} waited {timeout.TotalSeconds:0} s for {Name} to answer or to take what was sent; see its log, or raise SKEIN_TIMEOUT_SECONDS");
         }
     }
 

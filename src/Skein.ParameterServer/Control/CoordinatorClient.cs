@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Google.Protobuf;
 using Grpc.Core;
 using Grpc.Net.Client;
 using Skein.Collectives;
@@ -218,6 +219,27 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
     {
         var request = new Protocol.TakeWorkRequest { Worker = Id, Epoch = epoch, Chunks = chunks, Completed = completed, Last = true };
         return CallAsync(token => calls.TakeWorkAsync(request, cancellationToken: token), cancellationToken);
+    }
+
+    /// <summary>Keeps a value at the coordinator until the job ends, for the other workers. Worker 0 only.</summary>
+    /// <param name="name">Under which name; said again, it is replaced.</param>
+    /// <param name="value">At most <see cref="ControlService.MaximumMessageLength"/> bytes, less some hundred for the name.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <exception cref="ParameterServerException">The job failed, or this is another worker.</exception>
+    public Task KeepAsync(string name, ReadOnlyMemory<byte> value, CancellationToken cancellationToken = default)
+    {
+        var request = new Protocol.KeepRequest { Worker = Id, Name = name, Value = ByteString.CopyFrom(value.Span) };
+        return CallAsync(token => calls.KeepAsync(request, cancellationToken: token), cancellationToken);
+    }
+
+    /// <summary>Waits for what worker 0 keeps under that name.</summary>
+    /// <exception cref="ParameterServerException">The job failed, or worker 0 did not say it in time.</exception>
+    public async Task<ReadOnlyMemory<byte>> FetchAsync(string name, CancellationToken cancellationToken = default)
+    {
+        var request = new Protocol.FetchRequest { Worker = Id, Name = name };
+        Protocol.FetchReply reply = await CallAsync(
+            token => calls.FetchAsync(request, cancellationToken: token), cancellationToken).ConfigureAwait(false);
+        return reply.Value.Memory;
     }
 
     /// <summary>Tells the coordinator that this member has finished well. Returns when it knows, or after 5 s.</summary>

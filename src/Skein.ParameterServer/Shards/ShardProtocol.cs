@@ -147,7 +147,16 @@ internal sealed unsafe class ShardProtocol : IDisposable
         ShardLayout asked = request.Layout!;
         if (model is null)
         {
-            model = new ShardModel(asked, settings.Optimizer);
+            try
+            {
+                model = new ShardModel(asked, settings.Optimizer);
+            }
+            catch (Exception error) when (error is OutOfMemoryException or OverflowException)
+            {
+                request.Peer.Refuse(request.Header, $"worker {request.Worker} asked for {asked.DenseLength} values, for which this server has no memory");
+                return;
+            }
+
             pool = new StagingPool(asked.DenseLength);
             if (settings.Restore) checkpoint?.Load(model);
         }

@@ -84,7 +84,7 @@ public sealed class HostAggregatedServers : Strategy, IAsyncDisposable
         leader?.Attach(model);
         parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
         buffer = host.AllocateShared<float>(checked((int)parameters.Sum(static parameter => parameter.numel()) + Extra));
-        Replicas.Broadcast(host, parameters);
+        Replicas.Broadcast(host, [.. model.parameters(), .. model.buffers()]);
         this.model = model;
     }
 

@@ -109,8 +109,8 @@ public sealed class ParameterServerStrategy : Strategy, IAsyncDisposable
     }
 
     /// <summary>
-    /// Opens the model in the servers. The first worker's initial parameters count; <see cref="RemoteEmbedding"/>s of
-    /// the model become tables. Workers of a job that is neither synchronous nor elastic wait here for one another, so
+    /// Opens the model in the servers. The first worker's initial parameters count, and worker 0's frozen ones and buffers;
+    /// <see cref="RemoteEmbedding"/>s of the model become tables. Workers of a job that is neither synchronous nor elastic wait here for one another, so
     /// that all begin with the same parameters.
     /// </summary>
     public override void Attach(nn.Module model)
@@ -162,6 +162,7 @@ public sealed class ParameterServerStrategy : Strategy, IAsyncDisposable
         client.Initialize(values);
         clock = client.StartClock;
         client.Pull(clock, values);
+        FixedState.Share(model, coordinator, Settings);
 
         // Workers that do not wait for one another begin together: whoever started first would otherwise train alone.
         if (!Synchronous && !Settings.Elastic) Sum([0]);
