@@ -142,12 +142,14 @@ internal static class LaunchCommand
         {
             return given.Count == 0
                 ? null
-                : throw new UsageException($"{given[0]} needs {ParameterServerSyntax.ServersName} S: without it the job has no parameter servers");
+                : throw new UsageException(
+                    $"{given[0]} needs {ParameterServerSyntax.ServersName} S: without it the job has no parameter servers");
         }
 
         if (parsed.GetValue(TolerateLosses))
         {
-            throw new UsageException($"--tolerate-losses cannot go with {ParameterServerSyntax.ServersName}: give --consistency async --balance, with which workers may be lost");
+            throw new UsageException(
+                $"--tolerate-losses cannot go with {ParameterServerSyntax.ServersName}: give --consistency async --balance, with which workers may be lost");
         }
 
         var options = ParameterServerSyntax.Read(parsed);
@@ -155,7 +157,8 @@ internal static class LaunchCommand
         return ParameterServerSyntax.ToLaunch(options, settings, coordinator =>
         {
             if (!settings.Elastic || !canBeJoined) return;
-            Console.Error.WriteLine($"more workers join with the same SKEIN_JOB_SECRET and {CoordinatorClient.AddressVariable}={coordinator}");
+            Console.Error.WriteLine(
+                $"more workers join with the same SKEIN_JOB_SECRET and {CoordinatorClient.AddressVariable}={coordinator}");
         });
     }
 

@@ -8,7 +8,7 @@ using Skein.Training.ParameterServers;
 
 namespace Skein.Cli;
 
-/// <summary>The options of a job with parameter servers, which <c>train</c>, <c>launch</c> and <c>parameter-server coordinate</c> share.</summary>
+/// <summary>The options of a job with parameter servers: of <c>train</c>, <c>launch</c> and <c>parameter-server coordinate</c>.</summary>
 internal static class ParameterServerSyntax
 {
     /// <summary>The option that says how many servers.</summary>
@@ -18,7 +18,9 @@ internal static class ParameterServerSyntax
     private static readonly Option<int> Replicas = Count("--replicas", "R", "Servers that hold each shard: 1, or 2 for a backup that takes over");
     private static readonly Option<string?> Consistency = Text("--consistency", "C", "bsp, ssp:BOUND or async [default: bsp]");
     private static readonly Option<string?> Weighting = Text("--staleness-weighting", "W", "none, inverse, exponential:RATE or polynomial:ALPHA [default: none]");
-    private static readonly Option<string?> Optimizer = Text("--server-optimizer", "O", "sgd, momentum, adam, amsgrad or adagrad, with settings as in adam,weight-decay=0.01 [default: that of train's --optimizer; sgd without it]");
+    private static readonly Option<string?> Optimizer = Text(
+        "--server-optimizer", "O",
+        "sgd, momentum, adam, amsgrad or adagrad, with settings as in adam,weight-decay=0.01 [default: that of train's --optimizer; sgd without it]");
     private static readonly Option<float> Compensation = new("--delay-compensation") { HelpName = "LAMBDA", Description = "Compensate the delay of gradients with this factor (DC-ASGD) [default: 0, not]" };
     private static readonly Option<bool> Balance = new("--balance") { Description = "Hand out the data as they are asked for, with async: slow workers get less, and workers may come and go" };
     private static readonly Option<int> Aggregate = Count("--aggregate", "K", "Add up the gradients of K workers of a host before they are pushed");

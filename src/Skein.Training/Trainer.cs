@@ -274,6 +274,12 @@ public sealed class Trainer
             Span<double> sums = [lossSum, correct, seen, classes ? 0 : 1, cancellationToken.IsCancellationRequested ? 1 : 0];
             Strategy.Sum(sums);
             if (sums[4] > 0) throw new OperationCanceledException("the evaluation was cancelled", cancellationToken);
+            if (sums[2] < data.Count)
+            {
+                throw new InvalidOperationException(
+                    $"the evaluation covers {(long)sums[2]} of {data.Count} samples, as another rank was lost or left meanwhile: evaluate again");
+            }
+
             return new EvaluationReport(sums[0] / sums[2], sums[3] == 0 ? sums[1] / sums[2] : null, (long)sums[2]);
         }
         finally

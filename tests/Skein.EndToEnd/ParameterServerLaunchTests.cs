@@ -33,7 +33,7 @@ public sealed partial class ParameterServerLaunchTests : IDisposable
     {
         Result alone = Assert.Single(await ResultsAsync(SkeinProcess.StartProgram("dotnet", [], Sample)));
         string rendezvous = $"127.0.0.1:{FreePort()}";
-        await using SkeinProcess first = Node(0), second = Node(1);
+        SkeinProcess first = Node(0), second = Node(1);
         Result[] workers = [.. await ResultsAsync(first), .. await ResultsAsync(second)];
         AssertTrainedAlike(alone, workers);
         Assert.Equal(["server-0.log", "server-2.log"], Logs(0));

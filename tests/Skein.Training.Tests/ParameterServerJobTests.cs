@@ -105,7 +105,8 @@ public sealed class ParameterServerJobTests
     public static TheoryData<string, string, Func<IEnumerable<Parameter>, optim.Optimizer>> Refused() => new()
     {
         { "sgd", "is adam, but the servers of this job run sgd: start the job with --server-optimizer adam, or give the Trainer sgd", p => optim.Adam(p, 0.1) },
-        { "sgd", "is AdamW", p => optim.AdamW(p, 0.1) },
+        { "sgd", "is adam, but", p => optim.AdamW(p, 0.1) },
+        { "adam", "is adam with a decoupled weight decay of 0.01 (AdamW), which", p => optim.AdamW(p, 0.1, weight_decay: 0.01) },
         { "momentum", "is sgd, but", p => optim.SGD(p, 0.1) },
         { "momentum", "is momentum,momentum=0.8, but", p => optim.SGD(p, 0.1, momentum: 0.8) },
         { "momentum", "with Nesterov's momentum, which", p => optim.SGD(p, 0.1, momentum: 0.9, nesterov: true) },

@@ -29,7 +29,8 @@ internal sealed class ServerJob : IAsyncDisposable
     {
         var secret = JobSecret.Generate();
         CoordinatorHost coordinator = await CoordinatorHost.StartAsync(
-            new CoordinatorOptions { Servers = settings.Servers, Workers = settings.Workers, Settings = settings.ToJson() }, secret, cancellationToken: cancellationToken);
+            new CoordinatorOptions { Servers = settings.Servers, Workers = settings.Workers, Settings = settings.ToJson() },
+            secret, cancellationToken: cancellationToken);
         var job = new ServerJob(secret, settings, coordinator);
         for (int server = 0; server < settings.Servers; server++)
         {

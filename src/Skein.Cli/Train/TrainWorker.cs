@@ -116,7 +116,8 @@ internal static class TrainWorker
                     : $"--device cuda: local rank {localRank} has no GPU, since this machine has {count}; use at most {count} workers here");
     }
 
-    private static optim.Optimizer CreateOptimizer(TrainPlan plan, Strategy strategy, IReadOnlyList<Parameter> parameters) => plan.Optimizer switch
+    private static optim.Optimizer CreateOptimizer(
+        TrainPlan plan, Strategy strategy, IReadOnlyList<Parameter> parameters) => plan.Optimizer switch
     {
         _ when strategy is ParameterServerStrategy servers => JobOptimizer.Create(servers.Settings.Optimizer, parameters, plan.LearningRate),
         _ when strategy is HostAggregatedServers hosts => JobOptimizer.Create(hosts.Settings.Optimizer, parameters, plan.LearningRate),

@@ -6,7 +6,9 @@ namespace Skein.Collectives.Rendezvous;
 /// <summary>Where this host is reached by the others of a job. Thread-safe.</summary>
 public static class LocalAddress
 {
-    /// <summary>Finds the address of this host's interface that leads to <paramref name="host"/>: the one that the job was told to use.</summary>
+    /// <summary>
+    /// Finds the address of this host's interface that leads to <paramref name="host"/>: the one that the job was told to use.
+    /// </summary>
     /// <param name="host">The name or address of a host of the job; this host itself has the address that it goes by.</param>
     /// <param name="setting">What named it, for the message.</param>
     /// <param name="cancellationToken">Gives up.</param>

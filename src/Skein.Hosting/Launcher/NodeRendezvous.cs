@@ -144,7 +144,8 @@ internal sealed class NodeRendezvous : IAsyncDisposable
         var (id, theirs) = job.IndexOf('/', StringComparison.Ordinal) is var at and >= 0 ? (job[..at], job[(at + 1)..]) : (job, "");
         if (theirs != mine)
         {
-            var same = $"{mine} {theirs}".Contains("servers", StringComparison.Ordinal) ? "--nodes, -n, --servers and --replicas" : "--nodes and -n";
+            var withServers = $"{mine} {theirs}".Contains("servers", StringComparison.Ordinal);
+            var same = withServers ? "--nodes, -n, --servers and --replicas" : "--nodes and -n";
             throw new LaunchException(
                 $"node {options.NodeRank} was started for {mine}, node 0 for {theirs}: give the same {same} on every node");
         }

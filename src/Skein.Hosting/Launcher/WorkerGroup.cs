@@ -37,7 +37,8 @@ internal sealed class WorkerGroup : IDisposable
 
     /// <summary>Waits until the job has ended on all nodes; on return no worker of this node runs.</summary>
     public async Task<LaunchOutcome> WatchAsync(
-        NodeRendezvous nodes, LaunchedServers? servers, LaunchOptions options, Func<int, WorkerProcess> startAgain, Interruption interruption)
+        NodeRendezvous nodes, LaunchedServers? servers, LaunchOptions options, Func<int, WorkerProcess> startAgain,
+        Interruption interruption)
     {
         var outcome = await WaitForEndAsync(nodes, servers, options, startAgain, interruption).ConfigureAwait(false);
         if (outcome.ExitCode == 0)
@@ -62,7 +63,8 @@ internal sealed class WorkerGroup : IDisposable
     }
 
     private async Task<LaunchOutcome> WaitForEndAsync(
-        NodeRendezvous nodes, LaunchedServers? servers, LaunchOptions options, Func<int, WorkerProcess> startAgain, Interruption interruption)
+        NodeRendezvous nodes, LaunchedServers? servers, LaunchOptions options, Func<int, WorkerProcess> startAgain,
+        Interruption interruption)
     {
         var running = workers.Where(worker => worker.Rank is not null).ToList();
         var hasIndispensable = running.Exists(IsIndispensable);
@@ -70,7 +72,8 @@ internal sealed class WorkerGroup : IDisposable
         var restarts = 0;
         while (running.Count > 0)
         {
-            await Task.WhenAny([.. running.Select(worker => worker.Exited), interruption.First, nodes.Failure, serversFailure]).ConfigureAwait(false);
+            Task[] news = [.. running.Select(worker => worker.Exited), interruption.First, nodes.Failure, serversFailure];
+            await Task.WhenAny(news).ConfigureAwait(false);
             if (Ended(nodes, interruption) is { } outcome) return outcome;
             var ended = running.Where(worker => worker.Exited.IsCompleted).ToList();
             var failed = ended.Where(worker => worker.Exited is { IsCompletedSuccessfully: true, Result: not 0 }).ToList();

@@ -38,11 +38,15 @@ internal sealed class WorkerProcess : IDisposable
     /// <summary>Starts a rank, for the first time or again: its log is then continued.</summary>
     /// <exception cref="LaunchException">The program cannot be started.</exception>
     public static WorkerProcess Start(int rank, bool again, LaunchOptions options, Dictionary<string, string> environment) =>
-        Start(rank, $"rank {rank}", options.Program, options.Arguments, environment, new WorkerOutput($"{rank}", $"rank-{rank}.log", rank == 0, options, again));
+        Start(
+            rank, $"rank {rank}", options.Program, options.Arguments, environment,
+            new WorkerOutput($"{rank}", $"rank-{rank}.log", rank == 0, options, again));
 
     /// <exception cref="LaunchException">The program cannot be started.</exception>
     public static WorkerProcess Start(CompanionProcess companion, LaunchOptions options, Dictionary<string, string> environment) =>
-        Start(null, companion.Name, companion.Program ?? options.Program, companion.Arguments, environment, new WorkerOutput(companion.Name, $"{companion.Name}.log", false, options));
+        Start(
+            null, companion.Name, companion.Program ?? options.Program, companion.Arguments, environment,
+            new WorkerOutput(companion.Name, $"{companion.Name}.log", false, options));
 
     private static WorkerProcess Start(
         int? rank, string name, string program, IReadOnlyList<string> arguments, Dictionary<string, string> environment, WorkerOutput output)

@@ -35,7 +35,8 @@ public sealed class CoordinatorHost : IAsyncDisposable
         try
         {
             ControlHost host = await ControlHost.StartAsync(
-                listen ?? new IPEndPoint(IPAddress.Loopback, 0), secret, coordinator.Service, options.Logger, cancellationToken).ConfigureAwait(false);
+                listen ?? new IPEndPoint(IPAddress.Loopback, 0), secret, coordinator.Service, options.Logger, cancellationToken)
+                .ConfigureAwait(false);
             return new CoordinatorHost(coordinator, host);
         }
         catch

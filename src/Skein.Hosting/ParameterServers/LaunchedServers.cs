@@ -19,7 +19,8 @@ internal sealed class LaunchedServers : IAsyncDisposable
     private readonly CoordinatorHost? coordinator;
     private readonly List<Task> ranks = [];
 
-    private LaunchedServers(ServerLaunch launch, IPEndPoint endpoint, JobSecret secret, CoordinatorHost? coordinator, CompanionProcess[] processes)
+    private LaunchedServers(
+        ServerLaunch launch, IPEndPoint endpoint, JobSecret secret, CoordinatorHost? coordinator, CompanionProcess[] processes)
     {
         this.launch = launch;
         this.endpoint = endpoint;
@@ -39,7 +40,9 @@ internal sealed class LaunchedServers : IAsyncDisposable
     public KeyValuePair<string, string> Variable => new(CoordinatorClient.AddressVariable, endpoint.ToString());
 
     /// <summary>Starts the coordinator on node 0, and learns on the others where it is.</summary>
-    /// <exception cref="LaunchException">This node cannot listen at the address by which others reach it, or node 0 did not come that far.</exception>
+    /// <exception cref="LaunchException">
+    /// This node cannot listen at the address by which others reach it, or node 0 did not come that far.
+    /// </exception>
     public static async Task<LaunchedServers> StartAsync(
         ServerLaunch launch, LaunchOptions options, NodeRendezvous nodes, JobSecret secret, CancellationToken cancellationToken)
     {
@@ -49,7 +52,9 @@ internal sealed class LaunchedServers : IAsyncDisposable
             IPAddress address = options.Nodes == 1
                 ? IPAddress.Loopback
                 : await LocalAddress.TowardAsync(options.RendezvousHost!, "--rendezvous", cancellationToken).ConfigureAwait(false);
-            if (options.NodeRank == 0) coordinator = await StartCoordinatorAsync(launch, address, secret, cancellationToken).ConfigureAwait(false);
+            coordinator = options.NodeRank == 0
+                ? await StartCoordinatorAsync(launch, address, secret, cancellationToken).ConfigureAwait(false)
+                : null;
             string told = await nodes.ShareAsync("coordinator", coordinator?.Endpoint.ToString(), cancellationToken).ConfigureAwait(false);
             if (coordinator is not null) launch.Started(coordinator.Endpoint);
             string[] arguments = [.. launch.Arguments, "--listen", address.ToString()];
@@ -62,8 +67,8 @@ internal sealed class LaunchedServers : IAsyncDisposable
         catch (Exception error)
         {
             if (coordinator is not null) await coordinator.DisposeAsync().ConfigureAwait(false);
-            if (error is SkeinException) throw new LaunchException($"node {options.NodeRank} could not start its part of the parameter servers: {error.Message}", error);
-            throw;
+            if (error is not SkeinException) throw;
+            throw new LaunchException($"node {options.NodeRank} could not start its part of the parameter servers: {error.Message}", error);
         }
     }
 
@@ -118,7 +123,8 @@ internal sealed class LaunchedServers : IAsyncDisposable
             : new ServerDeparture(process.Name, process.Id, how);
         try
         {
-            await CoordinatorClient.ReportAsync(endpoint.Address.ToString(), endpoint.Port, secret, departure, ToReport).ConfigureAwait(false);
+            await CoordinatorClient.ReportAsync(endpoint.Address.ToString(), endpoint.Port, secret, departure, ToReport)
+                .ConfigureAwait(false);
         }
         catch (SkeinException)
         {

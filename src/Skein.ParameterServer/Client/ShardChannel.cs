@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
 using System.Text;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
@@ -16,6 +17,8 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
     private static readonly TimeSpan Grace = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan Attempt = TimeSpan.FromSeconds(2);
 
+    private const int MaximumCheckpoints = 16;
+
     private DataConnection? stream;
     private long generation = -1;
     private long sequence;
@@ -27,6 +30,9 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
 
     /// <summary>What the shard said when it was opened.</summary>
     public MessageHeader Opened { get; private set; }
+
+    /// <summary>In a job that resumes, the versions of the checkpoints that the shard can begin with, or of that with which it has.</summary>
+    public IReadOnlyList<long> Checkpoints { get; private set; } = [];
 
     /// <summary>The version of the parameters that this worker has; -1 for none.</summary>
     public long Version { get; set; } = -1;
@@ -52,6 +58,9 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
                 byte[] bytes = layout.ToBytes();
                 Request(new MessageHeader { Kind = MessageKind.Open, PayloadBytes = bytes.Length }, bytes);
                 Opened = Receive(MessageKind.Opened);
+                var versions = new long[Math.Clamp(Opened.PayloadBytes / sizeof(long), 0, MaximumCheckpoints)];
+                stream.Read(MemoryMarshal.AsBytes(versions.AsSpan()));
+                Checkpoints = versions;
                 return;
             }
             catch (Exception error) when (error is IOException or RendezvousException)
@@ -118,7 +127,9 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
 
         if (stalled > timeout + Grace)
         {
-            throw new ParameterServerException($"worker {coordinator.Id} waited {timeout.TotalSeconds:0} s for {Name} to answer or to take what was sent; see its log, or raise SKEIN_TIMEOUT_SECONDS");
+            throw new ParameterServerException(
+                $"worker {coordinator.Id} waited {timeout.TotalSeconds:0} s for {Name} to answer or to take what was sent; "
+                + "see its log, or raise SKEIN_TIMEOUT_SECONDS");
         }
     }
 

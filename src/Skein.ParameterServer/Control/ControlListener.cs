@@ -35,7 +35,9 @@ public sealed class ControlListener : IAsyncDisposable
 
     /// <summary>Waits for the next connection, the caller's to dispose; null when this listener has been disposed.</summary>
     public async ValueTask<Socket?> AcceptAsync(CancellationToken cancellationToken = default) =>
-        await accepted.Reader.WaitToReadAsync(cancellationToken).ConfigureAwait(false) && accepted.Reader.TryRead(out Socket? socket) ? socket : null;
+        await accepted.Reader.WaitToReadAsync(cancellationToken).ConfigureAwait(false) && accepted.Reader.TryRead(out Socket? socket)
+            ? socket
+            : null;
 
     /// <summary>Stops listening, and closes what nobody has accepted.</summary>
     public async ValueTask DisposeAsync()

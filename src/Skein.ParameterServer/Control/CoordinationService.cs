@@ -62,13 +62,17 @@ internal sealed class CoordinationService(CoordinatorState state) : Protocol.Coo
     }));
 
     public override Task<Protocol.FetchReply> Fetch(Protocol.FetchRequest request, ServerCallContext context) => GuardAsync(async () =>
-        new Protocol.FetchReply { Value = await state.FetchAsync(request.Worker, request.Name, context.CancellationToken).ConfigureAwait(false) });
+        new Protocol.FetchReply
+        {
+            Value = await state.FetchAsync(request.Worker, request.Name, context.CancellationToken).ConfigureAwait(false),
+        });
 
-    public override Task<Protocol.DepartReply> Depart(Protocol.DepartRequest request, ServerCallContext context) => Task.FromResult(Guard(() =>
+    public override Task<Protocol.DepartReply> Depart(Protocol.DepartRequest request, ServerCallContext context)
     {
-        state.Depart(Messages.FromMessage(request));
-        return new Protocol.DepartReply();
-    }));
+        Departure departure = Guard(() => Messages.FromMessage(request));
+        state.Depart(departure);
+        return Task.FromResult(new Protocol.DepartReply());
+    }
 
     private static async Task<Registration> ReadRegistrationAsync(
         IAsyncStreamReader<Protocol.MemberMessage> messages, CancellationToken cancellationToken)

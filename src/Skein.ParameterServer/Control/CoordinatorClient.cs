@@ -144,7 +144,8 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
         catch (RpcException error)
         {
             cancellationToken.ThrowIfCancellationRequested();
-            throw ControlChannel.Explain(error, $"the coordinator at {AuthenticatedConnection.Name(host, port)} could not be reached: {error.Status.Detail}");
+            string address = AuthenticatedConnection.Name(host, port);
+            throw ControlChannel.Explain(error, $"the coordinator at {address} could not be reached: {error.Status.Detail}");
         }
     }
 

@@ -21,7 +21,8 @@ internal sealed class Membership(CoordinatorOptions options)
     /// <summary>The workers that everybody's contribution is waited for: those alive, and those that the job still expects.</summary>
     public IReadOnlyCollection<int> AwaitedWorkers => [.. View.Workers.Concat(MissingWorkers).Order()];
 
-    private IEnumerable<int> MissingWorkers => Enumerable.Range(0, options.Workers).Where(rank => !workers.ContainsKey(rank) && !absent.Contains(rank));
+    private IEnumerable<int> MissingWorkers =>
+        Enumerable.Range(0, options.Workers).Where(rank => !workers.ContainsKey(rank) && !absent.Contains(rank));
 
     /// <summary>Gives a process its place in the job.</summary>
     /// <exception cref="ParameterServerException">It has none; says why.</exception>
@@ -151,7 +152,8 @@ internal sealed class Membership(CoordinatorOptions options)
         }
         else if (absent.Contains(rank))
         {
-            throw new ParameterServerException($"{process} as worker {rank}, which its launcher has taken for gone; join as an extra worker instead");
+            throw new ParameterServerException(
+                $"{process} as worker {rank}, which its launcher has taken for gone; join as an extra worker instead");
         }
         else if (workers.TryGetValue(rank, out Member? other))
         {

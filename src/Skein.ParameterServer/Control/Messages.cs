@@ -83,7 +83,12 @@ internal static class Messages
 
     public static Protocol.DepartRequest ToMessage(Departure departure)
     {
-        var message = new Protocol.DepartRequest { ProcessId = departure.ProcessId, HostName = departure.HostName, Reason = departure.Reason };
+        var message = new Protocol.DepartRequest
+        {
+            ProcessId = departure.ProcessId,
+            HostName = departure.HostName,
+            Reason = departure.Reason,
+        };
         if (departure is ServerDeparture server) message.Server = server.Name;
         else message.Worker = ((WorkerDeparture)departure).Rank;
         return message;

@@ -5,7 +5,8 @@ namespace Skein.ParameterServer.Control;
 /// <summary>What can be asked of a server by gRPC, given by the shard that it holds.</summary>
 /// <param name="statistics">What the shard has done; called on any thread.</param>
 /// <param name="saveCheckpoint">Saves the shard and returns the path; called on any thread, also while it runs already.</param>
-internal sealed class ShardControl(Func<ShardStatistics> statistics, Func<CancellationToken, Task<string>> saveCheckpoint) : Protocol.Shard.ShardBase
+internal sealed class ShardControl(Func<ShardStatistics> statistics, Func<CancellationToken, Task<string>> saveCheckpoint)
+    : Protocol.Shard.ShardBase
 {
     /// <summary>As it is to be served.</summary>
     public ControlService Service => new(Protocol.Shard.BindService(this), Protocol.Shard.Descriptor);

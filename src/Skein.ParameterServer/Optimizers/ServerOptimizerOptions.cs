@@ -22,6 +22,30 @@ public enum ServerOptimizerKind
 /// <summary>An update rule and its constants; formulas and defaults are those of <c>torch.optim</c>.</summary>
 public sealed record ServerOptimizerOptions
 {
+    private static readonly Dictionary<string, Setting> AllSettings = new()
+    {
+        ["momentum"] = new(
+            static kind => kind == ServerOptimizerKind.Momentum,
+            static options => options.Momentum,
+            static (options, value) => options with { Momentum = value }),
+        ["beta1"] = new(
+            static kind => kind == ServerOptimizerKind.Adam,
+            static options => options.Beta1,
+            static (options, value) => options with { Beta1 = value }),
+        ["beta2"] = new(
+            static kind => kind == ServerOptimizerKind.Adam,
+            static options => options.Beta2,
+            static (options, value) => options with { Beta2 = value }),
+        ["epsilon"] = new(
+            static kind => kind is ServerOptimizerKind.Adam or ServerOptimizerKind.Adagrad,
+            static options => options.Epsilon,
+            static (options, value) => options with { Epsilon = value }),
+        ["weight-decay"] = new(
+            static _ => true,
+            static options => options.WeightDecay,
+            static (options, value) => options with { WeightDecay = value }),
+    };
+
     private readonly double? epsilon;
 
     /// <summary>The update rule.</summary>
@@ -69,7 +93,7 @@ public sealed record ServerOptimizerOptions
         return parts.Skip(1).Aggregate(ParseKind(parts[0]), static (options, part) => options.With(part));
     }
 
-    /// <summary>As <see cref="Parse"/> reads it, with the settings that differ from the default: equal for optimizers that update alike.</summary>
+    /// <summary>As <see cref="Parse"/> reads it, with the settings that are not the default: equal for optimizers that update alike.</summary>
     public override string ToString()
     {
         string kind = Kind == ServerOptimizerKind.Adam && AmsGrad ? "amsgrad" : Kind.ToString().ToLowerInvariant();
@@ -84,26 +108,13 @@ public sealed record ServerOptimizerOptions
     // What this kind of optimizer can be told, by the name in its text.
     private IEnumerable<KeyValuePair<string, Setting>> Settings => AllSettings.Where(setting => setting.Value.Of(Kind));
 
-    private static readonly Dictionary<string, Setting> AllSettings = new()
-    {
-        ["momentum"] = new(static kind => kind == ServerOptimizerKind.Momentum, static options => options.Momentum, static (options, value) => options with { Momentum = value }),
-        ["beta1"] = new(static kind => kind == ServerOptimizerKind.Adam, static options => options.Beta1, static (options, value) => options with { Beta1 = value }),
-        ["beta2"] = new(static kind => kind == ServerOptimizerKind.Adam, static options => options.Beta2, static (options, value) => options with { Beta2 = value }),
-        ["epsilon"] = new(
-            static kind => kind is ServerOptimizerKind.Adam or ServerOptimizerKind.Adagrad, static options => options.Epsilon, static (options, value) => options with { Epsilon = value }),
-        ["weight-decay"] = new(static _ => true, static options => options.WeightDecay, static (options, value) => options with { WeightDecay = value }),
-    };
-
-    private sealed record Setting(
-        Func<ServerOptimizerKind, bool> Of, Func<ServerOptimizerOptions, double> In, Func<ServerOptimizerOptions, double, ServerOptimizerOptions> Set);
-
     private ServerOptimizerOptions With(string part)
     {
         string[] sides = part.Split('=');
         if (sides.Length != 2 || !AllSettings.TryGetValue(sides[0], out Setting? setting) || !setting.Of(Kind))
         {
-            throw new FormatException(
-                $"'{part}' is no setting of the server optimizer {this}: give {string.Join(", ", Settings.Select(static known => $"{known.Key}=VALUE"))}");
+            string known = string.Join(", ", Settings.Select(static one => $"{one.Key}=VALUE"));
+            throw new FormatException($"'{part}' is no setting of the server optimizer {this}: give {known}");
         }
 
         try
@@ -112,7 +123,8 @@ public sealed record ServerOptimizerOptions
         }
         catch (Exception error) when (error is FormatException or ArgumentOutOfRangeException)
         {
-            throw new FormatException($"the server optimizer's {sides[0]} is '{sides[1]}': give a number {(sides[0] is "epsilon" or "weight-decay" ? "from 0" : "from 0 to below 1")}", error);
+            string range = sides[0] is "epsilon" or "weight-decay" ? "from 0" : "from 0 to below 1";
+            throw new FormatException($"the server optimizer's {sides[0]} is '{sides[1]}': give a number {range}", error);
         }
     }
 
@@ -128,4 +140,10 @@ public sealed record ServerOptimizerOptions
 
     private static double Fraction(double value, [CallerMemberName] string name = "") =>
         value is >= 0 and < 1 ? value : throw new ArgumentOutOfRangeException(name, value, "must be from 0 to below 1");
+
+    /// <summary>A number that optimizers of some kinds have.</summary>
+    private sealed record Setting(
+        Func<ServerOptimizerKind, bool> Of,
+        Func<ServerOptimizerOptions, double> In,
+        Func<ServerOptimizerOptions, double, ServerOptimizerOptions> Set);
 }

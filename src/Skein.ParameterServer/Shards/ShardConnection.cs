@@ -162,7 +162,7 @@ internal sealed unsafe class ShardConnection : IDisposable
                 var ids = new long[asked];
                 stream.Read(MemoryMarshal.AsBytes(ids.AsSpan()));
                 return new ShardRequest(header, this) { Ids = ids };
-            case MessageKind.Pull or MessageKind.Leave or MessageKind.Return:
+            case MessageKind.Pull or MessageKind.Leave or MessageKind.Return or MessageKind.Restore:
                 Require(header.PayloadBytes == 0, header, "no payload");
                 return new ShardRequest(header, this);
             default:

@@ -30,7 +30,8 @@ internal sealed record ShardLayout(IReadOnlyList<ParameterSlice> Slices, IReadOn
         catch (Exception error) when (error is JsonException or NotSupportedException or ArgumentException)
         {
             // A table checks its own numbers.
-            throw new InvalidDataException(error is ArgumentException ? $"a layout that no model has: {error.Message}" : "a layout that is not JSON", error);
+            throw new InvalidDataException(
+                error is ArgumentException ? $"a layout that no model has: {error.Message}" : "a layout that is not JSON", error);
         }
     }
 

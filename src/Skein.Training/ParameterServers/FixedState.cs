@@ -24,7 +24,8 @@ internal static class FixedState
         using var noGradient = no_grad();
         (string Name, Tensor Value)[] state =
         [
-            .. model.named_parameters().Where(static entry => !entry.parameter.requires_grad).Select(static entry => (entry.name, (Tensor)entry.parameter)),
+            .. model.named_parameters().Where(static entry => !entry.parameter.requires_grad)
+                .Select(static entry => (entry.name, (Tensor)entry.parameter)),
             .. model.named_buffers().Select(static entry => (entry.name, entry.buffer)),
         ];
         byte[] values = [.. state.SelectMany(static entry => Bytes(entry.Value))];
@@ -39,14 +40,21 @@ internal static class FixedState
     {
         const int numbers = SHA256.HashSizeInBytes / sizeof(uint);
         var all = new double[workers * numbers];
-        for (int i = 0; i < numbers; i++) all[(coordinator.Id * numbers) + i] = BinaryPrimitives.ReadUInt32LittleEndian(digest.AsSpan(i * sizeof(uint)));
+        for (int i = 0; i < numbers; i++)
+        {
+            all[(coordinator.Id * numbers) + i] = BinaryPrimitives.ReadUInt32LittleEndian(digest.AsSpan(i * sizeof(uint)));
+        }
+
         IReadOnlyList<double> digests = coordinator.SumAsync(Name, all).GetAwaiter().GetResult().Sums;
         return digests.Chunk(numbers).All(one => one.SequenceEqual(digests.Take(numbers)));
     }
 
     private static void Keep(byte[] values, byte[] digest, (string Name, Tensor Value)[] state, CoordinatorClient coordinator)
     {
-        foreach ((int index, byte[] piece) in values.Chunk(PieceBytes).Index()) coordinator.KeepAsync(Piece(index), piece).GetAwaiter().GetResult();
+        foreach ((int index, byte[] piece) in values.Chunk(PieceBytes).Index())
+        {
+            coordinator.KeepAsync(Piece(index), piece).GetAwaiter().GetResult();
+        }
 
         // Last, so that who sees it finds the rest.
         byte[] shape = SHA256.HashData(Encoding.UTF8.GetBytes(string.Join(';', state.Select(Describe))));
@@ -66,7 +74,11 @@ internal static class FixedState
 
         long length = state.Sum(static entry => entry.Value.numel() * entry.Value.element_size());
         using var values = new MemoryStream();
-        for (int index = 0; values.Length < length; index++) values.Write(coordinator.FetchAsync(Piece(index)).GetAwaiter().GetResult().Span);
+        for (int index = 0; values.Length < length; index++)
+        {
+            values.Write(coordinator.FetchAsync(Piece(index)).GetAwaiter().GetResult().Span);
+        }
+
         int offset = 0;
         foreach ((_, Tensor value) in state)
         {
@@ -78,7 +90,8 @@ internal static class FixedState
         }
     }
 
-    private static string Describe((string Name, Tensor Value) entry) => $"{entry.Name} {entry.Value.dtype} [{string.Join(", ", entry.Value.shape)}]";
+    private static string Describe((string Name, Tensor Value) entry) =>
+        $"{entry.Name} {entry.Value.dtype} [{string.Join(", ", entry.Value.shape)}]";
 
     private static string Piece(int index) => $"{Name} {index}";
 

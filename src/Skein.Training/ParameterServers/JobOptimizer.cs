@@ -90,15 +90,23 @@ public static class JobOptimizer
                 Momentum = sgd.momentum ?? 0,
                 WeightDecay = sgd.weight_decay ?? 0,
             }.ToString(),
-            sgd.maximize == true ? "that maximizes" : sgd.nesterov == true ? "with Nesterov's momentum" : sgd.dampening is > 0 and var damped ? $"with dampening {Text(damped)}" : null),
+            sgd.maximize == true ? "that maximizes"
+                : sgd.nesterov == true ? "with Nesterov's momentum"
+                : sgd.dampening is > 0 and var damped ? $"with dampening {Text(damped)}" : null),
         ParamGroup<Adam.Options> { Options: var adam } => (
             OfAdam(adam.beta1, adam.beta2, adam.eps, adam.amsgrad, adam.weight_decay),
             adam.maximize == true ? "that maximizes" : null),
         ParamGroup<AdamW.Options> { Options: var adamW } => (
             OfAdam(adamW.beta1, adamW.beta2, adamW.eps, adamW.amsgrad, 0),
-            adamW.maximize == true ? "that maximizes" : adamW.weight_decay is > 0 and var decay ? $"with a decoupled weight decay of {Text(decay)} (AdamW)" : null),
+            adamW.maximize == true ? "that maximizes"
+                : adamW.weight_decay is > 0 and var decay ? $"with a decoupled weight decay of {Text(decay)} (AdamW)" : null),
         ParamGroup<Adagrad.Options> { Options: var adagrad } => (
-            new ServerOptimizerOptions { Kind = ServerOptimizerKind.Adagrad, Epsilon = adagrad.eps ?? 1e-10, WeightDecay = adagrad.weight_decay ?? 0 }.ToString(),
+            new ServerOptimizerOptions
+            {
+                Kind = ServerOptimizerKind.Adagrad,
+                Epsilon = adagrad.eps ?? 1e-10,
+                WeightDecay = adagrad.weight_decay ?? 0,
+            }.ToString(),
             adagrad.lr_decay is > 0 and var falling ? $"whose learning rate decays by {Text(falling)}"
                 : adagrad.initial_accumulator_value is > 0 and var initial ? $"whose sums begin at {Text(initial)}" : null),
         _ => (group.GetType().DeclaringType?.Name ?? group.GetType().Name, "(an optimizer of its own kind)"),

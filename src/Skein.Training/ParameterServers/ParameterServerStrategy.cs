@@ -110,8 +110,8 @@ public sealed class ParameterServerStrategy : Strategy, IAsyncDisposable
 
     /// <summary>
     /// Opens the model in the servers. The first worker's initial parameters count, and worker 0's frozen ones and buffers;
-    /// <see cref="RemoteEmbedding"/>s of the model become tables. Workers of a job that is neither synchronous nor elastic wait here for one another, so
-    /// that all begin with the same parameters.
+    /// <see cref="RemoteEmbedding"/>s of the model become tables. Workers of a job that is neither synchronous nor elastic wait here
+    /// for one another, so that all begin with the same parameters.
     /// </summary>
     public override void Attach(nn.Module model)
     {
@@ -146,9 +146,11 @@ public sealed class ParameterServerStrategy : Strategy, IAsyncDisposable
         }
 
         embeddings = [.. model.modules().OfType<RemoteEmbedding>()];
-        if (embeddings.GroupBy(static embedding => embedding.Spec.Name).FirstOrDefault(static same => same.Count() > 1) is { Key: { } twice })
+        var names = embeddings.GroupBy(static embedding => embedding.Spec.Name);
+        if (names.FirstOrDefault(static same => same.Count() > 1) is { Key: { } twice })
         {
-            throw new ArgumentException($"two tables of the model are named '{twice}': give each its own name, or use one module twice", nameof(model));
+            throw new ArgumentException(
+                $"two tables of the model are named '{twice}': give each its own name, or use one module twice", nameof(model));
         }
 
         parameters = [.. named.Select(static entry => entry.Parameter)];
@@ -376,7 +378,8 @@ public sealed class ParameterServerStrategy : Strategy, IAsyncDisposable
     {
         failed = true;
         string missing = string.Join(", ", Enumerable.Range(0, worldSize).Except(present));
-        return new ParameterServerException($"worker(s) {missing} had left the job when worker {coordinator.Id} asked for a sum over all: every worker has to make the same calls");
+        return new ParameterServerException(
+            $"worker(s) {missing} had left the job when worker {coordinator.Id} asked for a sum over all: every worker has to make the same calls");
     }
 
     // Whatever its program makes of the error: a worker of which a call failed has not finished well.

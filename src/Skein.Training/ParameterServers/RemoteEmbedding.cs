@@ -36,7 +36,8 @@ public sealed class RemoteEmbedding : nn.Module<Tensor, Tensor>
         ParameterServerClient servers = client ?? throw new InvalidOperationException($"the table '{Spec.Name}' is on parameter servers: attach a ParameterServerStrategy to the model first");
         if (input.is_floating_point() || input.is_complex() || input.dtype == ScalarType.Bool)
         {
-            throw new ArgumentException($"the table '{Spec.Name}' got indices of type {input.dtype}: give whole numbers, as int64", nameof(input));
+            throw new ArgumentException(
+                $"the table '{Spec.Name}' got indices of type {input.dtype}: give whole numbers, as int64", nameof(input));
         }
 
         if (input.numel() == 0) return zeros([.. input.shape, Spec.Dimension], device: input.device);
