@@ -3,6 +3,8 @@ using System.Globalization;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.Hosting;
+using Skein.Hosting.ParameterServers;
+using Skein.ParameterServer.Control;
 
 namespace Skein.Cli;
 
@@ -71,6 +73,7 @@ internal static class LaunchCommand
         {
             Processes, Nodes, NodeRank, Rendezvous, TolerateLosses, Restarts, EmulateBandwidth, EmulateLatency, Program,
         };
+        foreach (var option in ParameterServerSyntax.All) command.Add(option);
         command.SetAction(RunAsync);
         return command;
     }
@@ -109,6 +112,9 @@ internal static class LaunchCommand
         // Only the job's own settings: under srun this process has a rank, which is not that of a worker.
         var settings = LauncherEnvironment.Read(
             name => name.StartsWith("SKEIN_", StringComparison.Ordinal) ? Environment.GetEnvironmentVariable(name) : null);
+        var timeout = settings.Timeout;
+        var servers = ReadServers(parsed, nodes * processes, timeout, settings.Secret is not null);
+        var elastic = servers is { Settings.Elastic: true };
         return new LaunchOptions
         {
             Program = program[0],
@@ -119,13 +125,41 @@ internal static class LaunchCommand
             RendezvousHost = host,
             RendezvousPort = port,
             Secret = settings.Secret,
-            Timeout = settings.Timeout,
+            Timeout = timeout,
             RunDirectory = parsed.GetValue(CommonOptions.RunDirectory),
-            SurvivesLossOf = rank => tolerates && rank != 0,
+            Servers = servers,
+            SurvivesLossOf = rank => (tolerates || elastic) && rank != 0,
             Restarts = restarts,
             LossSurvived = CommandLine.Report,
             Environment = ReadEmulation(parsed),
         };
+    }
+
+    private static ServerLaunch? ReadServers(ParseResult parsed, int ranks, TimeSpan timeout, bool canBeJoined)
+    {
+        var given = ParameterServerSyntax.Given(parsed);
+        if (!given.Contains(ParameterServerSyntax.ServersName))
+        {
+            return given.Count == 0
+                ? null
+                : throw new UsageException(
+                    $"{given[0]} needs {ParameterServerSyntax.ServersName} S: without it the job has no parameter servers");
+        }
+
+        if (parsed.GetValue(TolerateLosses))
+        {
+            throw new UsageException(
+                $"--tolerate-losses cannot go with {ParameterServerSyntax.ServersName}: give --consistency async --balance, with which workers may be lost");
+        }
+
+        var options = ParameterServerSyntax.Read(parsed);
+        var settings = options.ToSettings(ranks, "sgd", 0, parsed.GetValue(CommonOptions.Seed), timeout);
+        return ParameterServerSyntax.ToLaunch(options, settings, coordinator =>
+        {
+            if (!settings.Elastic || !canBeJoined) return;
+            Console.Error.WriteLine(
+                $"more workers join with the same SKEIN_JOB_SECRET and {CoordinatorClient.AddressVariable}={coordinator}");
+        });
     }
 
     private static Dictionary<string, string> ReadEmulation(ParseResult parsed)

@@ -5,6 +5,7 @@ using Skein.Cli.LibTorch;
 using Skein.Cli.Train;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
+using Skein.Hosting.ParameterServers;
 using Skein.ParameterServer;
 using Skein.ParameterServer.Control;
 using Skein.Training.ParameterServers;
@@ -55,7 +56,7 @@ internal static class ParameterServerCommand
         IPAddress listen = ParseListen(parsed);
         JobSecret secret = RequireSecret();
         using var interruption = new Interruptible(cancellationToken);
-        await using var shard = await ParameterShard.StartAsync(new ParameterShardOptions
+        await using var shard = await ShardHost.StartAsync(new ParameterShardOptions
         {
             CoordinatorHost = host,
             CoordinatorPort = port,
@@ -76,16 +77,14 @@ internal static class ParameterServerCommand
         var listen = new IPEndPoint(ParseListen(parsed), ParsePort(parsed));
         JobSecret secret = RequireSecret();
         using var interruption = new Interruptible(cancellationToken);
-        await using var coordinator = await Coordinator.StartAsync(new CoordinatorOptions
+        await using var coordinator = await CoordinatorHost.StartAsync(new CoordinatorOptions
         {
-            Secret = secret,
-            Listen = listen,
             Servers = settings.Servers,
             Replicas = server.Replicas,
             Workers = settings.Workers,
             Elastic = settings.Elastic,
             Settings = settings.ToJson(),
-        }, interruption.Token);
+        }, secret, listen, interruption.Token);
         await Console.Error.WriteLineAsync($"coordinator at {coordinator.Endpoint}");
         return await coordinator.Finished.WaitAsync(interruption.Token) is { } failure ? throw new ParameterServerException(failure) : 0;
     }

@@ -5,8 +5,8 @@ using Skein.Cli.Train;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.Hosting;
+using Skein.Hosting.ParameterServers;
 using Skein.ParameterServer;
-using Skein.ParameterServer.Control;
 using Skein.Training.ParameterServers;
 
 namespace Skein.Cli;
@@ -53,27 +53,18 @@ internal static class TrainCommand
     private static bool JoinsRunningJob(TrainOptions options) =>
         (options.Coordinator ?? Environment.GetEnvironmentVariable(ParameterServerOptions.CoordinatorVariable)) is { Length: > 0 };
 
-    private static async Task<int> LaunchWithServersAsync(TrainOptions options, JobSettings settings)
+    private static Task<int> LaunchWithServersAsync(TrainOptions options, JobSettings settings)
     {
         JobSecret? given = JobSecret.FromEnvironment();
-        JobSecret secret = given ?? JobSecret.Generate();
-        await using var coordinator = await Coordinator.StartAsync(new CoordinatorOptions
+        ServerLaunch servers = ParameterServerSyntax.ToLaunch(options.Server, settings, coordinator =>
         {
-            Secret = secret,
-            Servers = settings.Servers,
-            Replicas = options.Server.Replicas,
-            Workers = settings.Workers,
-            Elastic = settings.Elastic,
-            Settings = settings.ToJson(),
+            if (!settings.Elastic || given is null) return;
+            Console.Error.WriteLine($"more workers join with the same SKEIN_JOB_SECRET and --coordinator {coordinator}");
         });
-        if (settings.Elastic && given is not null) Console.Error.WriteLine($"more workers join with the same SKEIN_JOB_SECRET and --coordinator {coordinator.Endpoint}");
-        string[] self = ThisCommand.Read().Arguments[..ThisCommand.HostArguments];
-        int processes = settings.Servers * options.Server.Replicas;
-        return await LaunchAsync(options, launch => launch with
+        return LaunchAsync(options, launch => launch with
         {
-            Secret = secret,
-            Environment = new Dictionary<string, string> { [ParameterServerOptions.CoordinatorVariable] = coordinator.Endpoint.ToString() },
-            Companions = [.. Enumerable.Range(0, processes).Select(server => new CompanionProcess($"server-{server}", [.. self, "parameter-server", "serve"]))],
+            Secret = given,
+            Servers = servers,
             SurvivesLossOf = rank => settings.Elastic && rank != 0,
         });
     }

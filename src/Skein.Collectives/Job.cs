@@ -312,25 +312,8 @@ internal sealed class Job : IAsyncDisposable
     }
 
     /// <summary>The address of the interface that leads to the master.</summary>
-    internal static async Task<IPAddress> BindAddressAsync(ProcessGroupOptions options, CancellationToken cancellationToken)
-    {
-        IPAddress[] found;
-        try
-        {
-            found = await Dns.GetHostAddressesAsync(options.MasterAddress, cancellationToken).ConfigureAwait(false);
-        }
-        catch (SocketException error)
-        {
-            throw new RendezvousException($"MASTER_ADDR is '{options.MasterAddress}', which does not resolve: {error.Message}", error);
-        }
-
-        IPAddress master = found[0];
-        if (IPAddress.IsLoopback(master)) return master;
-        // The interface that leads to the master is the one that the job was told to use. Nothing is sent.
-        using var probe = new Socket(master.AddressFamily, SocketType.Dgram, ProtocolType.Udp);
-        await probe.ConnectAsync(new IPEndPoint(master, 1), cancellationToken).ConfigureAwait(false);
-        return ((IPEndPoint)probe.LocalEndPoint!).Address;
-    }
+    internal static Task<IPAddress> BindAddressAsync(ProcessGroupOptions options, CancellationToken cancellationToken) =>
+        LocalAddress.TowardAsync(options.MasterAddress, "MASTER_ADDR", cancellationToken);
 
     private string? DumpFlightRecorders()
     {

@@ -53,7 +53,6 @@ public sealed class ParameterShard : IAsyncDisposable
     private readonly CancellationTokenSource stopping = new();
     private Thread? loop;
     private AuthenticatedListener? listener;
-    private ControlHost? control;
     private CoordinatorClient? coordinator;
     private ShardProtocol? protocol;
     private JobView view = new();
@@ -63,8 +62,10 @@ public sealed class ParameterShard : IAsyncDisposable
     private bool serving;
     private long closedReceived, closedSent;
 
-    private ParameterShard(ParameterShardOptions options)
+    /// <summary>A server that has not joined its job yet.</summary>
+    public ParameterShard(ParameterShardOptions options)
     {
+        ArgumentNullException.ThrowIfNull(options);
         this.options = options;
         logger = options.Logger ?? NullLogger.Instance;
     }
@@ -72,23 +73,24 @@ public sealed class ParameterShard : IAsyncDisposable
     /// <summary>Ends well when the job has; fails with the job's failure.</summary>
     public Task Completion => ended.Task;
 
-    /// <summary>Starts to listen and registers with the coordinator.</summary>
+    /// <summary>What the job's members ask of this server, by <see cref="ShardControlClient"/>.</summary>
+    public ControlService Service => new ShardControl(Statistics, SaveCheckpointAsync).Service;
+
+    /// <summary>Starts to listen for workers, and registers with the coordinator; to be called once.</summary>
+    /// <param name="controlPort">Where, at <see cref="ParameterShardOptions.Address"/>, <see cref="Service"/> is served.</param>
+    /// <param name="cancellationToken">Gives up.</param>
     /// <exception cref="RendezvousException">The coordinator was not reached, or the address cannot be listened at.</exception>
     /// <exception cref="ParameterServerException">The coordinator refused, or the job has failed.</exception>
-    public static async Task<ParameterShard> StartAsync(ParameterShardOptions options, CancellationToken cancellationToken = default)
+    public async Task JoinAsync(int controlPort, CancellationToken cancellationToken = default)
     {
-        ArgumentNullException.ThrowIfNull(options);
-        var shard = new ParameterShard(options);
-        try
-        {
-            await shard.StartAsync(cancellationToken).ConfigureAwait(false);
-            return shard;
-        }
-        catch
-        {
-            await shard.DisposeAsync().ConfigureAwait(false);
-            throw;
-        }
+        listener = AuthenticatedListener.Start(new IPEndPoint(options.Address, 0), options.Secret, logger);
+        var registration = new ServerRegistration(options.Address.ToString(), listener.Endpoint.Port, controlPort);
+        coordinator = await CoordinatorClient.JoinAsync(
+            options.CoordinatorHost, options.CoordinatorPort, options.Secret, registration, options.Timeout, cancellationToken).ConfigureAwait(false);
+        loop = new Thread(Run) { IsBackground = true, Name = "shard" };
+        loop.Start();
+        listener.Register(ConnectionPurpose.Data, AcceptAsync);
+        _ = FollowAsync(coordinator);
     }
 
     /// <summary>Stops serving and frees the shard's memory.</summary>
@@ -98,21 +100,7 @@ public sealed class ParameterShard : IAsyncDisposable
         mailbox.CompleteAdding();
         if (loop is not null) await Task.Run(() => loop.Join(ToStop)).ConfigureAwait(false);
         if (listener is not null) await listener.DisposeAsync().ConfigureAwait(false);
-        if (control is not null) await control.DisposeAsync().ConfigureAwait(false);
         if (coordinator is not null) await coordinator.DisposeAsync().ConfigureAwait(false);
-    }
-
-    private async Task StartAsync(CancellationToken cancellationToken)
-    {
-        listener = AuthenticatedListener.Start(new IPEndPoint(options.Address, 0), options.Secret, logger);
-        control = await ShardControl.StartAsync(new IPEndPoint(options.Address, 0), options.Secret, Statistics, SaveCheckpointAsync, logger, cancellationToken).ConfigureAwait(false);
-        var registration = new ServerRegistration(options.Address.ToString(), listener.Endpoint.Port, control.Endpoint.Port);
-        coordinator = await CoordinatorClient.JoinAsync(
-            options.CoordinatorHost, options.CoordinatorPort, options.Secret, registration, options.Timeout, cancellationToken).ConfigureAwait(false);
-        loop = new Thread(Run) { IsBackground = true, Name = "shard" };
-        loop.Start();
-        listener.Register(ConnectionPurpose.Data, AcceptAsync);
-        _ = FollowAsync(coordinator);
     }
 
     private async Task FollowAsync(CoordinatorClient from)

@@ -44,6 +44,9 @@ public sealed class StepBatch
     /// <summary>The learning rate of this step, for strategies that do not update in this process.</summary>
     public double LearningRate { get; internal set; }
 
+    /// <summary>The trainer's optimizer, for strategies that update elsewhere, by one that has to be the same.</summary>
+    internal optim.Optimizer? Optimizer { get; init; }
+
     /// <summary>Whether this rank wants the training to end after this step.</summary>
     public bool StopRequested { get; internal set; }
 

@@ -64,7 +64,7 @@ public sealed class ParameterServerHostsTests(TrainingRuns runs) : IDisposable
     {
         var checkpoints = Path.Combine(directory, "checkpoints");
         var saved = await TrainAsync("--max-steps", "20", "--checkpoint-every", "10", "--replicas", "2");
-        Assert.Equal(["shard-0.ckpt", "shard-1.ckpt"], Directory.GetFiles(checkpoints).Select(Path.GetFileName).Order());
+        Assert.Equal(["shard-0.ckpt", "shard-0.previous.ckpt", "shard-1.ckpt", "shard-1.previous.ckpt"], Directory.GetFiles(checkpoints).Select(Path.GetFileName).Order());
 
         // A step of this size changes no parameter.
         var unchanged = await TrainAsync("--max-steps", "1", "--learning-rate", "1e-30", "--resume");

@@ -14,7 +14,7 @@ public sealed partial class RepositoryTests
         ["Skein.Collectives"] = [],
         ["Skein.ParameterServer"] = ["Skein.Collectives"],
         ["Skein.Training"] = ["Skein.Collectives", "Skein.ParameterServer"],
-        ["Skein.Hosting"] = ["Skein.Collectives"],
+        ["Skein.Hosting"] = ["Skein.Collectives", "Skein.ParameterServer"],
         ["Skein.Workloads"] = ["Skein.Training"],
         ["Skein.Workloads.LectureRatings"] = [],
         ["Skein.Templates"] = [],

@@ -11,6 +11,12 @@ public sealed partial class SampleTests
             Example().Match(File.ReadAllText(Path.Combine(RepositoryTests.Root, "README.md"))).Groups["code"].Value);
 
     [Fact]
+    public void The_page_on_parameter_servers_shows_the_sample() =>
+        Assert.Equal(
+            File.ReadAllText(Path.Combine(RepositoryTests.Root, "samples/ParameterServers/Program.cs")),
+            Example().Match(File.ReadAllText(Path.Combine(RepositoryTests.Root, "docs/parameter-server.md"))).Groups["code"].Value);
+
+    [Fact]
     public async Task The_sample_trains_on_two_ranks()
     {
         var (code, output, errors) = await SkeinProcess.RunAsync(

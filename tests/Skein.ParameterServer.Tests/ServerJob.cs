@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Skein.Collectives.Rendezvous;
+using Skein.Hosting.ParameterServers;
 using Skein.ParameterServer.Control;
 
 namespace Skein.ParameterServer.Tests;
@@ -11,7 +12,7 @@ internal sealed class ServerJob : IAsyncDisposable
 
     private readonly List<JobWorker> workers = [];
 
-    private ServerJob(JobSettings settings, JobSecret secret, Coordinator coordinator)
+    private ServerJob(JobSettings settings, JobSecret secret, CoordinatorHost coordinator)
     {
         Settings = settings;
         Secret = secret;
@@ -22,28 +23,27 @@ internal sealed class ServerJob : IAsyncDisposable
 
     public JobSecret Secret { get; }
 
-    public Coordinator Coordinator { get; }
+    public CoordinatorHost Coordinator { get; }
 
     /// <summary>In the order of registration: primaries first.</summary>
-    public List<ParameterShard> Shards { get; } = [];
+    public List<ShardHost> Shards { get; } = [];
 
     public static async Task<ServerJob> StartAsync(JobSettings settings, int replicas = 1)
     {
         var secret = JobSecret.Generate();
-        var coordinator = await Coordinator.StartAsync(new CoordinatorOptions
+        var coordinator = await CoordinatorHost.StartAsync(new CoordinatorOptions
         {
-            Secret = secret,
             Servers = settings.Servers,
             Replicas = replicas,
             Workers = settings.Workers,
             Elastic = settings.Elastic,
             Settings = settings.ToJson(),
             Timeout = Limit,
-        });
+        }, secret);
         var job = new ServerJob(settings, secret, coordinator);
         for (int i = 0; i < settings.Servers * replicas; i++)
         {
-            job.Shards.Add(await ParameterShard.StartAsync(new ParameterShardOptions
+            job.Shards.Add(await ShardHost.StartAsync(new ParameterShardOptions
             {
                 CoordinatorHost = "127.0.0.1",
                 CoordinatorPort = coordinator.Endpoint.Port,
@@ -78,7 +78,7 @@ internal sealed class ServerJob : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         foreach (JobWorker worker in workers) await worker.DisposeAsync();
-        foreach (ParameterShard shard in Shards) await shard.DisposeAsync();
+        foreach (ShardHost shard in Shards) await shard.DisposeAsync();
         await Coordinator.DisposeAsync();
     }
 }

@@ -1,4 +1,3 @@
-using Skein.Collectives.Rendezvous;
 using Skein.ParameterServer;
 using Skein.ParameterServer.Control;
 using Skein.Training.Data;
@@ -51,7 +50,7 @@ public sealed class ParameterServerTests
         Outcome expected = await TrainAsync(new SingleProcess(), Mlp);
         int hosts = consistency == "bsp" ? 2 : 1;
         JobSettings settings = Settings(2, hosts, consistency);
-        await using Servers servers = await Servers.StartAsync(settings);
+        await using TestServers servers = await TestServers.StartAsync(settings);
         Outcome[] actual = await RankThreads.Run(4, async world => await TrainAsync(await HostAggregatedServers.JoinAsync(world, 4 / hosts, servers.Options(0)), Mlp));
         foreach (Outcome rank in actual)
         {
@@ -94,7 +93,7 @@ public sealed class ParameterServerTests
     [Fact]
     public async Task Who_waits_for_a_worker_hears_why_it_could_not_begin()
     {
-        await using Servers servers = await Servers.StartAsync(Settings(2, 2, "async"));
+        await using TestServers servers = await TestServers.StartAsync(Settings(2, 2, "async"));
         using ParameterServerStrategy fails = await ParameterServerStrategy.JoinAsync(servers.Options(1)), waits = await ParameterServerStrategy.JoinAsync(servers.Options(0));
         using nn.Module<Tensor, Tensor> single = nn.Linear(2, 1, hasBias: false), model = Mlp();
         var waiting = Task.Run(() => waits.Attach(model));
@@ -122,7 +121,7 @@ public sealed class ParameterServerTests
     private static async Task<Outcome[]> RunAsync(
         JobSettings settings, Func<nn.Module<Tensor, Tensor>> make, Func<InMemoryDataset>? data = null, Func<Tensor, Tensor, Tensor>? loss = null, long? steps = 50)
     {
-        await using Servers servers = await Servers.StartAsync(settings);
+        await using TestServers servers = await TestServers.StartAsync(settings);
         return await Task.WhenAll(Enumerable.Range(0, settings.Workers).Select(rank => Task.Run(async () =>
             await TrainAsync(await ParameterServerStrategy.JoinAsync(servers.Options(rank)), make, data, loss, steps))));
     }
@@ -142,7 +141,6 @@ public sealed class ParameterServerTests
             EvaluationReport evaluation = await trainer.EvaluateAsync(data);
             ParameterServerStrategy? servers = strategy as ParameterServerStrategy ?? (strategy as HostAggregatedServers)?.Leader;
             IReadOnlyList<ShardStatistics> shards = servers is null ? [] : await servers.GetStatisticsAsync();
-            if (servers is not null) await servers.LeaveAsync();
             return new Outcome(report.LossHistory, Models.Parameters(model), evaluation, shards);
         }
     }
@@ -162,48 +160,5 @@ public sealed class ParameterServerTests
         }
 
         public override Tensor forward(Tensor input) => (users.call(input.select(1, 0)) + items.call(input.select(1, 1))).squeeze(1);
-    }
-
-    /// <summary>A coordinator and its shards, in this process.</summary>
-    private sealed class Servers(JobSecret secret, Coordinator coordinator) : IAsyncDisposable
-    {
-        private readonly List<ParameterShard> shards = [];
-
-        public static async Task<Servers> StartAsync(JobSettings settings)
-        {
-            var secret = JobSecret.Generate();
-            var servers = new Servers(secret, await Coordinator.StartAsync(new CoordinatorOptions
-            {
-                Secret = secret,
-                Servers = settings.Servers,
-                Workers = settings.Workers,
-                Elastic = settings.Elastic,
-                Settings = settings.ToJson(),
-                Timeout = Limit,
-            }));
-            for (int i = 0; i < settings.Servers; i++)
-            {
-                servers.shards.Add(await ParameterShard.StartAsync(new ParameterShardOptions
-                {
-                    CoordinatorHost = "127.0.0.1",
-                    CoordinatorPort = servers.Coordinator.Endpoint.Port,
-                    Secret = secret,
-                    Timeout = Limit,
-                }));
-            }
-
-            return servers;
-        }
-
-        private Coordinator Coordinator => coordinator;
-
-        public ParameterServerOptions Options(int rank) =>
-            new() { CoordinatorHost = "127.0.0.1", CoordinatorPort = coordinator.Endpoint.Port, Secret = secret, Rank = rank };
-
-        public async ValueTask DisposeAsync()
-        {
-            foreach (ParameterShard shard in shards) await shard.DisposeAsync();
-            await coordinator.DisposeAsync();
-        }
     }
 }

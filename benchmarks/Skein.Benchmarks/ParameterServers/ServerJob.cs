@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Skein.Collectives.Rendezvous;
+using Skein.Hosting.ParameterServers;
 using Skein.ParameterServer;
 using Skein.ParameterServer.Control;
 
@@ -12,12 +13,12 @@ internal sealed class ServerJob : IAsyncDisposable
 
     private readonly JobSecret secret;
     private readonly JobSettings settings;
-    private readonly Coordinator coordinator;
+    private readonly CoordinatorHost coordinator;
     private readonly List<Process> servers = [];
     private readonly List<CoordinatorClient> members = [];
     private readonly List<ParameterServerClient> clients = [];
 
-    private ServerJob(JobSecret secret, JobSettings settings, Coordinator coordinator)
+    private ServerJob(JobSecret secret, JobSettings settings, CoordinatorHost coordinator)
     {
         this.secret = secret;
         this.settings = settings;
@@ -27,8 +28,9 @@ internal sealed class ServerJob : IAsyncDisposable
     public static async Task<ServerJob> StartAsync(string skein, JobSettings settings, CancellationToken cancellationToken)
     {
         var secret = JobSecret.Generate();
-        Coordinator coordinator = await Coordinator.StartAsync(
-            new CoordinatorOptions { Secret = secret, Servers = settings.Servers, Workers = settings.Workers, Settings = settings.ToJson() }, cancellationToken);
+        CoordinatorHost coordinator = await CoordinatorHost.StartAsync(
+            new CoordinatorOptions { Servers = settings.Servers, Workers = settings.Workers, Settings = settings.ToJson() },
+            secret, cancellationToken: cancellationToken);
         var job = new ServerJob(secret, settings, coordinator);
         for (int server = 0; server < settings.Servers; server++)
         {

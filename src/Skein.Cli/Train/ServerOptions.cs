@@ -17,7 +17,7 @@ internal sealed record ServerOptions
     /// <summary><c>none</c>, <c>inverse</c>, <c>exponential:RATE</c> or <c>polynomial:ALPHA</c>.</summary>
     public string StalenessWeighting { get; init; } = "none";
 
-    /// <summary><c>sgd</c>, <c>momentum</c>, <c>adam</c> or <c>adagrad</c>. Null: as the workers' option says.</summary>
+    /// <summary>As <see cref="ServerOptimizerOptions.Parse"/> reads it. Null: as the workers' option says.</summary>
     public string? Optimizer { get; init; }
 
     /// <summary>λ of delay compensation, 0 or more.</summary>
@@ -79,13 +79,15 @@ internal sealed record ServerOptions
 
         string name = Optimizer ?? optimizer;
         if (Optimizer is null && name == "adamw") throw new UsageException("parameter servers have no adamw: give --server-optimizer sgd, momentum, adam or adagrad");
+        ServerOptimizerOptions rule = Parsed(name, ServerOptimizerOptions.Parse);
+        bool saysDecay = name.Contains("weight-decay", StringComparison.Ordinal);
         return new JobSettings
         {
             Servers = Servers,
             Workers = workers / Aggregate,
             Consistency = consistency.ToString(),
             StalenessWeighting = weighting.ToString(),
-            Optimizer = Parsed(name, ServerOptimizerOptions.Parse) with { WeightDecay = weightDecay },
+            Optimizer = saysDecay ? rule : rule with { WeightDecay = weightDecay },
             DelayCompensation = DelayCompensation,
             Elastic = Balance,
             AllowNonFinite = AllowNonFinite,

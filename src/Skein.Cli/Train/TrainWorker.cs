@@ -55,7 +55,7 @@ internal static class TrainWorker
 
         using RunDirectory? directory = id == 0 ? RunDirectory.Create(options.RunDirectory, plan.Workload.Name) : null;
         directory?.Write("config.json", Describe(plan));
-        var trainer = new Trainer(model, parameters => CreateOptimizer(plan, parameters), plan.Workload.Loss)
+        var trainer = new Trainer(model, parameters => CreateOptimizer(plan, strategy, parameters), plan.Workload.Loss)
         {
             Strategy = strategy,
             BatchSize = plan.BatchSize,
@@ -93,7 +93,6 @@ internal static class TrainWorker
         }
 
         trainer.Optimizer?.Dispose();
-        if (servers is not null) await servers.LeaveAsync();
         return 0;
 
         long BytesSent() => (mesh?.BytesSent ?? group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0) + ((strategy as Gossip)?.BytesSent ?? (strategy as GossipPush)?.BytesSent ?? 0);
@@ -118,8 +117,11 @@ internal static class TrainWorker
                     : $"--device cuda: local rank {localRank} has no GPU, since this machine has {count}; use at most {count} workers here");
     }
 
-    private static optim.Optimizer CreateOptimizer(TrainPlan plan, IReadOnlyList<Parameter> parameters) => plan.Optimizer switch
+    private static optim.Optimizer CreateOptimizer(
+        TrainPlan plan, Strategy strategy, IReadOnlyList<Parameter> parameters) => plan.Optimizer switch
     {
+        _ when strategy is ParameterServerStrategy servers => JobOptimizer.Create(servers.Settings.Optimizer, parameters, plan.LearningRate),
+        _ when strategy is HostAggregatedServers hosts => JobOptimizer.Create(hosts.Settings.Optimizer, parameters, plan.LearningRate),
         "sgd" => optim.SGD(parameters, plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
         "momentum" => optim.SGD(parameters, plan.LearningRate, momentum: TrainPlan.Momentum, weight_decay: plan.Defaults.WeightDecay ?? 0),
         "adam" => optim.Adam(parameters, plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),

@@ -1,4 +1,5 @@
 using Skein.Collectives.Rendezvous;
+using Skein.Hosting.ParameterServers;
 
 namespace Skein.Hosting;
 
@@ -57,6 +58,9 @@ public sealed record LaunchOptions
     /// </summary>
     public IReadOnlyList<CompanionProcess> Companions { get; init; } = [];
 
+    /// <summary>The parameter servers of the job, the same on all nodes; null for none.</summary>
+    public ServerLaunch? Servers { get; init; }
+
     /// <summary>Whether the job goes on when that rank fails. Default: with none.</summary>
     public Func<int, bool> SurvivesLossOf { get; init; } = static _ => false;
 
@@ -73,10 +77,14 @@ public sealed record LaunchOptions
     public IReadOnlyDictionary<string, string> Environment { get; init; } = new Dictionary<string, string>();
 }
 
-/// <summary>A process that serves the ranks of a job: the launcher's program with other arguments, and without a rank.</summary>
+/// <summary>A process that serves the ranks of a job: without a rank, and by default the ranks' program with other arguments.</summary>
 /// <param name="Name">Names its log, <c>NAME.log</c>.</param>
 /// <param name="Arguments">The program's arguments.</param>
-public sealed record CompanionProcess(string Name, IReadOnlyList<string> Arguments);
+public sealed record CompanionProcess(string Name, IReadOnlyList<string> Arguments)
+{
+    /// <summary>Its program; null for that of the ranks.</summary>
+    public string? Program { get; init; }
+}
 
 /// <summary>How a launched job ended.</summary>
 /// <param name="ExitCode">0 when every rank succeeded, 130 when interrupted, else the first failing rank's (128 + n for signal n).</param>

@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text.RegularExpressions;
 using Skein.Collectives.Rendezvous;
+using Skein.Hosting.ParameterServers;
 
 namespace Skein.Hosting;
 
@@ -42,18 +43,36 @@ public static partial class Launcher
     {
         var secret = options.Secret ?? JobSecret.Generate();
         await using var nodes = await NodeRendezvous.JoinAsync(options, secret, JobId(), interruption.Token).ConfigureAwait(false);
+        await using var servers = options.Servers is { } launch
+            ? await LaunchedServers.StartAsync(launch, options, nodes, secret, interruption.Token).ConfigureAwait(false)
+            : null;
+        if (servers is not null)
+        {
+            options = options with
+            {
+                Companions = [.. servers.Processes, .. options.Companions],
+                Environment = new Dictionary<string, string>(options.Environment.Append(servers.Variable)),
+            };
+        }
+
         var launchId = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(16));
         await using var sweeper = Sweeper.Start(launchId);
         foreach (var companion in options.Companions)
         {
             var environment = WorkerEnvironment.CreateForCompanion(options, secret, nodes.JobId);
             environment[Sweeper.Mark] = launchId;
-            workers.Add(WorkerProcess.Start(companion, options, environment));
+            Add(WorkerProcess.Start(companion, options, environment));
         }
 
         var first = options.NodeRank * options.ProcessesPerNode;
-        for (var rank = first; rank < first + options.ProcessesPerNode; rank++) workers.Add(Start(rank, again: false));
-        return await workers.WatchAsync(nodes, options, rank => Start(rank, again: true), interruption).ConfigureAwait(false);
+        for (var rank = first; rank < first + options.ProcessesPerNode; rank++) Add(Start(rank, again: false));
+        return await workers.WatchAsync(nodes, servers, options, rank => Start(rank, again: true), interruption).ConfigureAwait(false);
+
+        void Add(WorkerProcess process)
+        {
+            workers.Add(process);
+            servers?.Watch(process);
+        }
 
         WorkerProcess Start(int rank, bool again)
         {

@@ -73,6 +73,19 @@ internal sealed class NodeRendezvous : IAsyncDisposable
         }
     }
 
+    /// <summary>Gives what node 0 has to say to all nodes; the others wait for it.</summary>
+    /// <param name="name">What it is, the same on all nodes.</param>
+    /// <param name="value">What node 0 says; null on the others.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <exception cref="SkeinException">The store is gone, or node 0 did not say it in time.</exception>
+    public async Task<string> ShareAsync(string name, string? value, CancellationToken cancellationToken)
+    {
+        if (store is null) return value!;
+        var key = $"launcher/{name}";
+        if (value is not null) await store.SetAsync(key, Encoding.UTF8.GetBytes(value), cancellationToken).ConfigureAwait(false);
+        return value ?? Encoding.UTF8.GetString(await store.GetAsync(key, options.Timeout, cancellationToken).ConfigureAwait(false));
+    }
+
     /// <summary>Tells the other nodes that this one failed or was interrupted.</summary>
     public async Task AnnounceFailureAsync(LaunchOutcome outcome)
     {
@@ -120,7 +133,8 @@ internal sealed class NodeRendezvous : IAsyncDisposable
     // Ranks are numbered node by node, so all nodes must have been given the same numbers.
     private static async Task<string> AgreeAsync(TcpStore store, LaunchOptions options, string jobId, CancellationToken cancellationToken)
     {
-        var mine = $"{options.Nodes} nodes of {options.ProcessesPerNode} processes";
+        var servers = options.Servers is { } launch ? $" with {launch.Processes} servers" : "";
+        var mine = $"{options.Nodes} nodes of {options.ProcessesPerNode} processes{servers}";
         if (options.NodeRank == 0)
         {
             await store.SetAsync("launcher/job", Encoding.UTF8.GetBytes($"{jobId}/{mine}"), cancellationToken).ConfigureAwait(false);
@@ -130,8 +144,10 @@ internal sealed class NodeRendezvous : IAsyncDisposable
         var (id, theirs) = job.IndexOf('/', StringComparison.Ordinal) is var at and >= 0 ? (job[..at], job[(at + 1)..]) : (job, "");
         if (theirs != mine)
         {
+            var withServers = $"{mine} {theirs}".Contains("servers", StringComparison.Ordinal);
+            var same = withServers ? "--nodes, -n, --servers and --replicas" : "--nodes and -n";
             throw new LaunchException(
-                $"node {options.NodeRank} was started for {mine}, node 0 for {theirs}: give the same --nodes and -n on every node");
+                $"node {options.NodeRank} was started for {mine}, node 0 for {theirs}: give the same {same} on every node");
         }
 
         var name = Encoding.UTF8.GetBytes($"{Environment.MachineName}, process {Environment.ProcessId}");

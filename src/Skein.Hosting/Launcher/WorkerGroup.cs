@@ -1,3 +1,5 @@
+using Skein.Hosting.ParameterServers;
+
 namespace Skein.Hosting;
 
 /// <summary>
@@ -34,9 +36,11 @@ internal sealed class WorkerGroup : IDisposable
         workers.Where(worker => worker.Rank is not null).ToDictionary(worker => worker.Rank!.Value, worker => worker.LastLines);
 
     /// <summary>Waits until the job has ended on all nodes; on return no worker of this node runs.</summary>
-    public async Task<LaunchOutcome> WatchAsync(NodeRendezvous nodes, LaunchOptions options, Func<int, WorkerProcess> startAgain, Interruption interruption)
+    public async Task<LaunchOutcome> WatchAsync(
+        NodeRendezvous nodes, LaunchedServers? servers, LaunchOptions options, Func<int, WorkerProcess> startAgain,
+        Interruption interruption)
     {
-        var outcome = await WaitForEndAsync(nodes, options, startAgain, interruption).ConfigureAwait(false);
+        var outcome = await WaitForEndAsync(nodes, servers, options, startAgain, interruption).ConfigureAwait(false);
         if (outcome.ExitCode == 0)
         {
             // Companions have nothing left to do, and mostly know.
@@ -58,18 +62,23 @@ internal sealed class WorkerGroup : IDisposable
         foreach (var worker in workers) worker.Dispose();
     }
 
-    private async Task<LaunchOutcome> WaitForEndAsync(NodeRendezvous nodes, LaunchOptions options, Func<int, WorkerProcess> startAgain, Interruption interruption)
+    private async Task<LaunchOutcome> WaitForEndAsync(
+        NodeRendezvous nodes, LaunchedServers? servers, LaunchOptions options, Func<int, WorkerProcess> startAgain,
+        Interruption interruption)
     {
         var running = workers.Where(worker => worker.Rank is not null).ToList();
         var hasIndispensable = running.Exists(IsIndispensable);
+        var serversFailure = servers?.Failure ?? new TaskCompletionSource<LaunchOutcome>().Task;
         var restarts = 0;
         while (running.Count > 0)
         {
-            await Task.WhenAny([.. running.Select(worker => worker.Exited), interruption.First, nodes.Failure]).ConfigureAwait(false);
+            Task[] news = [.. running.Select(worker => worker.Exited), interruption.First, nodes.Failure, serversFailure];
+            await Task.WhenAny(news).ConfigureAwait(false);
             if (Ended(nodes, interruption) is { } outcome) return outcome;
             var ended = running.Where(worker => worker.Exited.IsCompleted).ToList();
             var failed = ended.Where(worker => worker.Exited is { IsCompletedSuccessfully: true, Result: not 0 }).ToList();
             if (failed.Find(IsIndispensable) is { } fatal) return new LaunchOutcome(fatal.Exited.Result, fatal.Rank, Describe(fatal));
+            if (serversFailure.IsCompleted) return await serversFailure.ConfigureAwait(false);
             running.RemoveAll(ended.Contains);
             foreach (var lost in failed)
             {
@@ -77,6 +86,14 @@ internal sealed class WorkerGroup : IDisposable
                 options.LossSurvived(again ? $"{Describe(lost)}, and is started again ({++restarts} of {options.Restarts})" : Describe(lost));
                 if (again) running.Add(await ReplaceAsync(lost, startAgain).ConfigureAwait(false));
             }
+        }
+
+        if (servers is not null)
+        {
+            var finished = servers.FinishAsync();
+            await Task.WhenAny(finished, interruption.First, nodes.Failure).ConfigureAwait(false);
+            if (Ended(nodes, interruption) is { } outcome) return outcome;
+            if (await finished.ConfigureAwait(false) is { } failure) return new LaunchOutcome(1, null, failure);
         }
 
         await Task.WhenAny(nodes.FinishAsync(), interruption.First, nodes.Failure).ConfigureAwait(false);

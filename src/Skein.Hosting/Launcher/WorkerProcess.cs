@@ -11,9 +11,10 @@ internal sealed class WorkerProcess : IDisposable
     private readonly WorkerOutput output;
     private readonly Task carried;
 
-    private WorkerProcess(int? rank, Process process, WorkerOutput output)
+    private WorkerProcess(int? rank, string name, Process process, WorkerOutput output)
     {
         Rank = rank;
+        Name = name;
         this.process = process;
         this.output = output;
         carried = output.CarryAsync(process.StandardOutput.BaseStream, process.StandardError.BaseStream);
@@ -23,6 +24,12 @@ internal sealed class WorkerProcess : IDisposable
     /// <summary>Null for a companion.</summary>
     public int? Rank { get; }
 
+    /// <summary>"rank 1", or what the companion is called.</summary>
+    public string Name { get; }
+
+    /// <summary>The process's number.</summary>
+    public int Id => process.Id;
+
     /// <summary>The exit code; 128 + n when signal n ended it.</summary>
     public Task<int> Exited { get; }
 
@@ -31,14 +38,18 @@ internal sealed class WorkerProcess : IDisposable
     /// <summary>Starts a rank, for the first time or again: its log is then continued.</summary>
     /// <exception cref="LaunchException">The program cannot be started.</exception>
     public static WorkerProcess Start(int rank, bool again, LaunchOptions options, Dictionary<string, string> environment) =>
-        Start(rank, $"rank {rank}", options, options.Arguments, environment, new WorkerOutput($"{rank}", $"rank-{rank}.log", rank == 0, options, again));
+        Start(
+            rank, $"rank {rank}", options.Program, options.Arguments, environment,
+            new WorkerOutput($"{rank}", $"rank-{rank}.log", rank == 0, options, again));
 
     /// <exception cref="LaunchException">The program cannot be started.</exception>
     public static WorkerProcess Start(CompanionProcess companion, LaunchOptions options, Dictionary<string, string> environment) =>
-        Start(null, companion.Name, options, companion.Arguments, environment, new WorkerOutput(companion.Name, $"{companion.Name}.log", false, options));
+        Start(
+            null, companion.Name, companion.Program ?? options.Program, companion.Arguments, environment,
+            new WorkerOutput(companion.Name, $"{companion.Name}.log", false, options));
 
     private static WorkerProcess Start(
-        int? rank, string name, LaunchOptions options, IReadOnlyList<string> arguments, Dictionary<string, string> environment, WorkerOutput output)
+        int? rank, string name, string program, IReadOnlyList<string> arguments, Dictionary<string, string> environment, WorkerOutput output)
     {
         // setsid gives the worker a session and process group of its own: Ctrl-C on the terminal then reaches only the
         // launcher, and a signal to the group reaches whatever the worker starts.
@@ -49,7 +60,7 @@ internal sealed class WorkerProcess : IDisposable
             RedirectStandardError = true,
             UseShellExecute = false,
         };
-        start.ArgumentList.Add(ProgramPath.Find(options.Program));
+        start.ArgumentList.Add(ProgramPath.Find(program));
         foreach (var argument in arguments) start.ArgumentList.Add(argument);
         foreach (var (variable, value) in environment) start.Environment[variable] = value;
 
@@ -57,12 +68,12 @@ internal sealed class WorkerProcess : IDisposable
         {
             var process = Process.Start(start)!;
             process.StandardInput.Close();
-            return new WorkerProcess(rank, process, output);
+            return new WorkerProcess(rank, name, process, output);
         }
         catch (Win32Exception error)
         {
             output.Dispose();
-            throw new LaunchException($"{name}: cannot start {options.Program}: {error.Message}", error);
+            throw new LaunchException($"{name}: cannot start {program}: {error.Message}", error);
         }
     }
 

@@ -17,6 +17,7 @@ public sealed class ParameterServerClient : IDisposable
     private readonly ShardChannel[] channels;
     private readonly Dictionary<string, int> parameterIndex;
     private readonly IReadOnlyList<TableSpec> tables;
+    private long? restored;
 
     private ParameterServerClient(CoordinatorClient coordinator, IReadOnlyList<ParameterSpec> parameters, IReadOnlyList<TableSpec> tables, ShardChannel[] channels, Placement placement)
     {
@@ -37,7 +38,7 @@ public sealed class ParameterServerClient : IDisposable
     public long StartClock => channels.Max(static channel => channel.Opened.Clock);
 
     /// <summary>The updates that the parameters had seen when this worker opened them: those of the checkpoint, where one was restored.</summary>
-    public long StartVersion => channels.Min(static channel => channel.Opened.Version);
+    public long StartVersion => restored ?? channels.Min(static channel => channel.Opened.Version);
 
     /// <summary>Bytes sent to the servers so far.</summary>
     public long BytesSent => channels.Sum(static channel => channel.BytesSent);
@@ -50,7 +51,9 @@ public sealed class ParameterServerClient : IDisposable
     /// <param name="servers">The number of shards.</param>
     /// <param name="timeout">The longest wait of each call.</param>
     /// <exception cref="ArgumentException">The parameters cannot be placed on so many servers.</exception>
-    /// <exception cref="ParameterServerException">Another worker's model differs, or the job failed.</exception>
+    /// <exception cref="ParameterServerException">
+    /// Another worker's model differs, the shards' checkpoints do not fit together, or the job failed.
+    /// </exception>
     public static ParameterServerClient Open(
         CoordinatorClient coordinator, JobSecret secret, IReadOnlyList<ParameterSpec> parameters, IReadOnlyList<TableSpec> tables, int servers, TimeSpan timeout)
     {
@@ -61,7 +64,9 @@ public sealed class ParameterServerClient : IDisposable
         try
         {
             foreach (ShardChannel channel in channels) channel.Connect();
-            return new ParameterServerClient(coordinator, parameters, tables, channels, placement);
+            var client = new ParameterServerClient(coordinator, parameters, tables, channels, placement);
+            client.Restore();
+            return client;
         }
         catch
         {
@@ -74,7 +79,7 @@ public sealed class ParameterServerClient : IDisposable
     public void Initialize(IReadOnlyList<ParameterMemory> values)
     {
         ForAll(
-            channel => channel.Opened.Flags.HasFlag(MessageFlags.Initialized),
+            channel => restored is not null || channel.Opened.Flags.HasFlag(MessageFlags.Initialized),
             channel =>
             {
                 channel.Request(new MessageHeader { Kind = MessageKind.Initialize, PayloadBytes = channel.Layout.DenseBytes });
@@ -164,10 +169,39 @@ public sealed class ParameterServerClient : IDisposable
     /// <summary>Says that this worker pushes no more, so that nobody waits for it. It may still pull with clock -1.</summary>
     public void Leave() => ForAll(static _ => false, static channel => channel.Request(new MessageHeader { Kind = MessageKind.Leave }), static channel => channel.Receive(MessageKind.Acknowledged));
 
+    /// <summary>
+    /// After <see cref="Leave"/>: says that this worker pushes again, from that clock on. To be heard by all servers before anybody's next push.
+    /// </summary>
+    public void Return(long clock) => ForAll(
+        static _ => false,
+        channel => channel.Request(new MessageHeader { Kind = MessageKind.Return, Clock = clock }),
+        static channel => channel.Receive(MessageKind.Acknowledged));
+
     /// <summary>Closes the streams.</summary>
     public void Dispose()
     {
         foreach (ShardChannel channel in channels) channel.Dispose();
+    }
+
+    /// <summary>In a job that resumes, lets all shards begin with the newest checkpoint that each of them has.</summary>
+    private void Restore()
+    {
+        if (Array.TrueForAll(channels, static channel => channel.Checkpoints.Count == 0)) return;
+        IEnumerable<long> all = channels[0].Checkpoints;
+        long[] common = [.. channels.Aggregate(all, static (these, channel) => these.Intersect(channel.Checkpoints))];
+        if (common.Length == 0)
+        {
+            var each = channels.Select(static channel => $"server shard {channel.Index} of {string.Join(" and ", channel.Checkpoints)}");
+            throw new ParameterServerException(
+                $"the checkpoints of the shards have no step in common: {string.Join(", ", each)} updates; "
+                + "give the directory of another run, or start without --resume");
+        }
+
+        restored = common.Max();
+        ForAll(
+            static channel => channel.Opened.Flags.HasFlag(MessageFlags.Initialized),
+            channel => channel.Request(new MessageHeader { Kind = MessageKind.Restore, Version = restored.Value }),
+            static channel => channel.Receive(MessageKind.Acknowledged));
     }
 
     /// <summary>

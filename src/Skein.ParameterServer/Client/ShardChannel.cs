@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
 using System.Text;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
@@ -16,10 +17,11 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
     private static readonly TimeSpan Grace = TimeSpan.FromSeconds(10);
     private static readonly TimeSpan Attempt = TimeSpan.FromSeconds(2);
 
+    private const int MaximumCheckpoints = 16;
+
     private DataConnection? stream;
     private long generation = -1;
     private long sequence;
-    private long waitStarted;
     private long earlierBytes;
 
     public int Index => index;
@@ -28,6 +30,9 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
 
     /// <summary>What the shard said when it was opened.</summary>
     public MessageHeader Opened { get; private set; }
+
+    /// <summary>In a job that resumes, the versions of the checkpoints that the shard can begin with, or of that with which it has.</summary>
+    public IReadOnlyList<long> Checkpoints { get; private set; } = [];
 
     /// <summary>The version of the parameters that this worker has; -1 for none.</summary>
     public long Version { get; set; } = -1;
@@ -53,6 +58,9 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
                 byte[] bytes = layout.ToBytes();
                 Request(new MessageHeader { Kind = MessageKind.Open, PayloadBytes = bytes.Length }, bytes);
                 Opened = Receive(MessageKind.Opened);
+                var versions = new long[Math.Clamp(Opened.PayloadBytes / sizeof(long), 0, MaximumCheckpoints)];
+                stream.Read(MemoryMarshal.AsBytes(versions.AsSpan()));
+                Checkpoints = versions;
                 return;
             }
             catch (Exception error) when (error is IOException or RendezvousException)
@@ -80,7 +88,6 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
         header.Sequence = ++sequence;
         Stream.Write(header);
         Stream.Write(payload);
-        waitStarted = 0;
     }
 
     /// <summary>Waits for the next answer, which has to be one of <paramref name="kinds"/>, and reads its header.</summary>
@@ -89,9 +96,7 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
     public MessageHeader Receive(params ReadOnlySpan<MessageKind> kinds)
     {
         Stream.Flush();
-        waitStarted = Stopwatch.GetTimestamp();
         MessageHeader header = Stream.ReadHeader();
-        waitStarted = 0;
         if (kinds.Contains(header.Kind)) return header;
         if (header.Kind is not (MessageKind.Refused or MessageKind.Superseded)) throw new InvalidDataException($"{Name} answered a {kinds[0]} with a message of kind {header.Kind}");
 
@@ -112,7 +117,7 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
         Version = -1;
     }
 
-    private void CheckWait()
+    private void CheckWait(TimeSpan stalled)
     {
         ThrowIfFailed();
         if (coordinator.View.Shards is { } shards && shards.Count > index && shards[index].Generation != generation)
@@ -120,9 +125,11 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
             throw new IOException($"{Name} was replaced by its backup");
         }
 
-        if (waitStarted != 0 && Stopwatch.GetElapsedTime(waitStarted) > timeout + Grace)
+        if (stalled > timeout + Grace)
         {
-            throw new ParameterServerException($"worker {coordinator.Id} waited {timeout.TotalSeconds:0} s for an answer of {Name}; see its log, or raise SKEIN_TIMEOUT_SECONDS");
+            throw new ParameterServerException(
+                $"worker {coordinator.Id} waited {timeout.TotalSeconds:0} s for {Name} to answer or to take what was sent; "
+                + "see its log, or raise SKEIN_TIMEOUT_SECONDS");
         }
     }
 

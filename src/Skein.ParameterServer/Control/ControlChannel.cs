@@ -6,7 +6,7 @@ using Skein.Collectives.Rendezvous;
 
 namespace Skein.ParameterServer.Control;
 
-/// <summary>Connects to a <see cref="ControlHost"/> of the same job.</summary>
+/// <summary>Connects to whoever serves a <see cref="ControlService"/> of the same job.</summary>
 internal static class ControlChannel
 {
     // A host that vanished without a word is noticed after both.
@@ -31,8 +31,8 @@ internal static class ControlChannel
         {
             HttpHandler = handler,
             DisposeHttpClient = true,
-            MaxReceiveMessageSize = ControlHost.MaximumMessageLength,
-            MaxSendMessageSize = ControlHost.MaximumMessageLength,
+            MaxReceiveMessageSize = ControlService.MaximumMessageLength,
+            MaxSendMessageSize = ControlService.MaximumMessageLength,
         });
     }
 

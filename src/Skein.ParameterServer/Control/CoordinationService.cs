@@ -55,6 +55,25 @@ internal sealed class CoordinationService(CoordinatorState state) : Protocol.Coo
         return reply;
     });
 
+    public override Task<Protocol.KeepReply> Keep(Protocol.KeepRequest request, ServerCallContext context) => Task.FromResult(Guard(() =>
+    {
+        state.Keep(request.Worker, request.Name, request.Value);
+        return new Protocol.KeepReply();
+    }));
+
+    public override Task<Protocol.FetchReply> Fetch(Protocol.FetchRequest request, ServerCallContext context) => GuardAsync(async () =>
+        new Protocol.FetchReply
+        {
+            Value = await state.FetchAsync(request.Worker, request.Name, context.CancellationToken).ConfigureAwait(false),
+        });
+
+    public override Task<Protocol.DepartReply> Depart(Protocol.DepartRequest request, ServerCallContext context)
+    {
+        Departure departure = Guard(() => Messages.FromMessage(request));
+        state.Depart(departure);
+        return Task.FromResult(new Protocol.DepartReply());
+    }
+
     private static async Task<Registration> ReadRegistrationAsync(
         IAsyncStreamReader<Protocol.MemberMessage> messages, CancellationToken cancellationToken)
     {

@@ -1,46 +1,36 @@
-using System.Net;
-
 namespace Skein.ParameterServer.Control;
 
 /// <summary>
 /// The centre of a job with parameter servers: knows who takes part and who serves which shard, notices who is lost,
-/// promotes backups, hands out work and adds up what workers report. One for each job; thread-safe.
+/// promotes backups, hands out work and adds up what workers report. One for each job; its members reach it where
+/// <see cref="Service"/> is served. Thread-safe.
 /// </summary>
 public sealed class Coordinator : IAsyncDisposable
 {
     private static readonly TimeSpan TickPeriod = TimeSpan.FromMilliseconds(100);
 
     private readonly CoordinatorState state;
-    private readonly ControlHost host;
     private readonly CancellationTokenSource stopping = new();
     private readonly Task ticking;
 
-    private Coordinator(CoordinatorState state, ControlHost host)
+    /// <summary>Starts to wait for members.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">A number in <paramref name="options"/> is out of its range.</exception>
+    public Coordinator(CoordinatorOptions options)
     {
-        this.state = state;
-        this.host = host;
+        ArgumentNullException.ThrowIfNull(options);
+        options.Validate();
+        state = new CoordinatorState(options);
+        Service = new ControlService(Protocol.Coordination.BindService(new CoordinationService(state)), Protocol.Coordination.Descriptor);
         ticking = Task.Run(TickAsync);
     }
 
-    /// <summary>Where members register.</summary>
-    public IPEndPoint Endpoint => host.Endpoint;
+    /// <summary>What members call, by <see cref="CoordinatorClient"/>.</summary>
+    public ControlService Service { get; }
 
     /// <summary>Completes when the job has ended: with null when all workers have left, with the reason when it failed.</summary>
     public Task<string?> Finished => state.Ended;
 
-    /// <summary>Starts to wait for members.</summary>
-    /// <exception cref="Skein.Collectives.RendezvousException">The address cannot be listened at.</exception>
-    public static async Task<Coordinator> StartAsync(CoordinatorOptions options, CancellationToken cancellationToken = default)
-    {
-        ArgumentNullException.ThrowIfNull(options);
-        options.Validate();
-        var state = new CoordinatorState(options);
-        ControlHost host = await ControlHost.StartAsync(
-            options.Listen, options.Secret, new CoordinationService(state), options.Logger, cancellationToken).ConfigureAwait(false);
-        return new Coordinator(state, host);
-    }
-
-    /// <summary>Stops: a job that has not ended fails by it. Tells the members, for at most 2 s.</summary>
+    /// <summary>Stops: a job that has not ended fails by it. Its members hear of it as long as the service is still served.</summary>
     public async ValueTask DisposeAsync()
     {
         if (stopping.IsCancellationRequested) return;
@@ -48,7 +38,6 @@ public sealed class Coordinator : IAsyncDisposable
         await ticking.ConfigureAwait(false);
         state.Fail("the coordinator was stopped before the job had ended");
         state.Close();
-        await host.DisposeAsync().ConfigureAwait(false);
         stopping.Dispose();
     }
 

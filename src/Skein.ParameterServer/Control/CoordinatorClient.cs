@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Google.Protobuf;
 using Grpc.Core;
 using Grpc.Net.Client;
 using Skein.Collectives;
@@ -12,6 +13,9 @@ namespace Skein.ParameterServer.Control;
 /// </summary>
 public sealed partial class CoordinatorClient : IAsyncDisposable
 {
+    /// <summary>The environment variable that names a job's coordinator, as HOST:PORT.</summary>
+    public const string AddressVariable = "SKEIN_COORDINATOR";
+
     private static readonly TimeSpan HeartbeatPeriod = TimeSpan.FromSeconds(1);
 
     // How long a member that leaves or fails waits until the coordinator has heard it.
@@ -118,6 +122,33 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
         }
     }
 
+    /// <summary>Tells a job's coordinator, for whoever started it, that a process is gone.</summary>
+    /// <param name="host">The coordinator's host.</param>
+    /// <param name="port">Its port.</param>
+    /// <param name="secret">The job's secret.</param>
+    /// <param name="departure">Which process, and how.</param>
+    /// <param name="timeout">How long to try.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <exception cref="SkeinException">The coordinator was not reached in time.</exception>
+    public static async Task ReportAsync(
+        string host, int port, JobSecret secret, Departure departure, TimeSpan timeout, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(secret);
+        ArgumentNullException.ThrowIfNull(departure);
+        using GrpcChannel channel = ControlChannel.Open(host, port, secret, timeout);
+        try
+        {
+            await new Protocol.Coordination.CoordinationClient(channel).DepartAsync(
+                Messages.ToMessage(departure), deadline: DateTime.UtcNow + timeout, cancellationToken: cancellationToken).ConfigureAwait(false);
+        }
+        catch (RpcException error)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            string address = AuthenticatedConnection.Name(host, port);
+            throw ControlChannel.Explain(error, $"the coordinator at {address} could not be reached: {error.Status.Detail}");
+        }
+    }
+
     /// <summary>Waits until the job is as <paramref name="condition"/> asks.</summary>
     /// <param name="condition">Is asked after every change.</param>
     /// <param name="what">What is waited for, for the message when it does not come: "this member waited 5 s for …".</param>
@@ -189,6 +220,27 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
     {
         var request = new Protocol.TakeWorkRequest { Worker = Id, Epoch = epoch, Chunks = chunks, Completed = completed, Last = true };
         return CallAsync(token => calls.TakeWorkAsync(request, cancellationToken: token), cancellationToken);
+    }
+
+    /// <summary>Keeps a value at the coordinator until the job ends, for the other workers. Worker 0 only.</summary>
+    /// <param name="name">Under which name; said again, it is replaced.</param>
+    /// <param name="value">At most <see cref="ControlService.MaximumMessageLength"/> bytes, less some hundred for the name.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <exception cref="ParameterServerException">The job failed, or this is another worker.</exception>
+    public Task KeepAsync(string name, ReadOnlyMemory<byte> value, CancellationToken cancellationToken = default)
+    {
+        var request = new Protocol.KeepRequest { Worker = Id, Name = name, Value = ByteString.CopyFrom(value.Span) };
+        return CallAsync(token => calls.KeepAsync(request, cancellationToken: token), cancellationToken);
+    }
+
+    /// <summary>Waits for what worker 0 keeps under that name.</summary>
+    /// <exception cref="ParameterServerException">The job failed, or worker 0 did not say it in time.</exception>
+    public async Task<ReadOnlyMemory<byte>> FetchAsync(string name, CancellationToken cancellationToken = default)
+    {
+        var request = new Protocol.FetchRequest { Worker = Id, Name = name };
+        Protocol.FetchReply reply = await CallAsync(
+            token => calls.FetchAsync(request, cancellationToken: token), cancellationToken).ConfigureAwait(false);
+        return reply.Value.Memory;
     }
 
     /// <summary>Tells the coordinator that this member has finished well. Returns when it knows, or after 5 s.</summary>

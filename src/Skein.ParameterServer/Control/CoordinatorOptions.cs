@@ -1,4 +1,3 @@
-using System.Net;
 using Microsoft.Extensions.Logging;
 using Skein.Collectives.Rendezvous;
 
@@ -7,12 +6,6 @@ namespace Skein.ParameterServer.Control;
 /// <summary>How a job with parameter servers is made up. Immutable.</summary>
 public sealed record CoordinatorOptions
 {
-    /// <summary>Proves that a member belongs to the job.</summary>
-    public required JobSecret Secret { get; init; }
-
-    /// <summary>Where members register; port 0 lets the system choose.</summary>
-    public IPEndPoint Listen { get; init; } = new(IPAddress.Loopback, 0);
-
     /// <summary>The number of shards, at least 1.</summary>
     public int Servers { get; init; } = 1;
 

@@ -1,12 +1,14 @@
 using System.Diagnostics;
+using Google.Protobuf;
 
 namespace Skein.ParameterServer.Control;
 
-/// <content>Sums and work, which workers wait for.</content>
+/// <content>Sums, work and what is kept, which workers wait for.</content>
 internal sealed partial class CoordinatorState
 {
     private readonly Dictionary<string, SumRound> sums = [];
     private readonly Dictionary<int, WorkQueue> work = [];
+    private readonly Dictionary<string, ByteString> kept = [];
     private TaskCompletionSource changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <summary>Adds a worker's values to those that the other workers contribute under the same name, and waits for them.</summary>
@@ -74,6 +76,26 @@ internal sealed partial class CoordinatorState
             },
             cancellationToken);
     }
+
+    /// <summary>Keeps what worker 0 says for the others.</summary>
+    /// <exception cref="ParameterServerException">The job failed, or another worker said it.</exception>
+    public void Keep(int worker, string name, ByteString value)
+    {
+        lock (gate)
+        {
+            ThrowUnlessAlive(worker);
+            if (worker != 0) throw new ParameterServerException($"worker {worker} cannot keep '{name}': worker 0 says what is kept");
+            kept[name] = value;
+            WakeWaiters();
+        }
+    }
+
+    /// <summary>Waits for what worker 0 keeps under that name.</summary>
+    /// <exception cref="ParameterServerException">The job failed, or worker 0 did not say it in time.</exception>
+    public Task<ByteString> FetchAsync(int worker, string name, CancellationToken cancellationToken) => WaitAsync(
+        () => kept.GetValueOrDefault(name),
+        () => $"worker {worker} waited {options.Timeout.TotalSeconds:0.###} s for worker 0 to say '{name}'",
+        cancellationToken);
 
     /// <summary>
     /// Under the lock, asks <paramref name="poll"/> after every change until it has a result, or

@@ -60,6 +60,9 @@ internal sealed partial class CoordinatorState(CoordinatorOptions options)
     /// <summary>A member is gone without having left.</summary>
     public void Lose(Member member, string reason) => Change(() => membership.Lose(member, reason));
 
+    /// <summary>A process that was started for the job is gone.</summary>
+    public void Depart(Departure departure) => Change(() => membership.Depart(departure));
+
     /// <summary>Looks who has been silent or missing for too long.</summary>
     public void Tick() => Change(() => membership.Tick(Now));
 

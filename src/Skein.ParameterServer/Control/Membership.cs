@@ -11,8 +11,8 @@ internal sealed class Membership(CoordinatorOptions options)
 
     private readonly ShardMap shards = new(options.Servers, options.Replicas);
     private readonly SortedDictionary<int, Member> workers = [];
+    private readonly HashSet<int> absent = [];
     private TimeSpan lastTick;
-    private bool complete;
     private bool closed;
 
     /// <summary>The job's state as members see it; another object after every change.</summary>
@@ -21,7 +21,8 @@ internal sealed class Membership(CoordinatorOptions options)
     /// <summary>The workers that everybody's contribution is waited for: those alive, and those that the job still expects.</summary>
     public IReadOnlyCollection<int> AwaitedWorkers => [.. View.Workers.Concat(MissingWorkers).Order()];
 
-    private IEnumerable<int> MissingWorkers => Enumerable.Range(0, options.Workers).Where(rank => !workers.ContainsKey(rank));
+    private IEnumerable<int> MissingWorkers =>
+        Enumerable.Range(0, options.Workers).Where(rank => !workers.ContainsKey(rank) && !absent.Contains(rank));
 
     /// <summary>Gives a process its place in the job.</summary>
     /// <exception cref="ParameterServerException">It has none; says why.</exception>
@@ -35,9 +36,36 @@ internal sealed class Membership(CoordinatorOptions options)
             WorkerRegistration worker => AddWorker(worker, now),
             _ => throw new ArgumentException($"{registration.GetType().Name} is not a role", nameof(registration)),
         };
-        complete = shards.IsReady && !MissingWorkers.Any();
         Change(View);
         return member;
+    }
+
+    /// <summary>A process that was started for the job is gone: one that had not registered is not waited for.</summary>
+    public void Depart(Departure departure)
+    {
+        if (View.HasEnded) return;
+        string process = $"(process {departure.ProcessId} on {departure.HostName}) {departure.Reason} before it had joined the job";
+        switch (departure)
+        {
+            case WorkerDeparture { Rank: var rank } when MissingWorkers.Contains(rank):
+                if (options.Elastic && rank != 0)
+                {
+                    absent.Add(rank);
+                    Change(View);
+                }
+                else
+                {
+                    Fail($"worker {rank} {process}: does its program join, as ParameterServerStrategy.JoinAsync does?");
+                }
+
+                break;
+            case ServerDeparture server when !shards.IsReady && !shards.Servers.Any(IsSame):
+                Fail($"{server.Name} {process}; its log says why");
+                break;
+        }
+
+        bool IsSame(Member member) =>
+            member.Registration.ProcessId == departure.ProcessId && member.Registration.HostName == departure.HostName;
     }
 
     /// <summary>From now on no worker joins in addition.</summary>
@@ -97,7 +125,7 @@ internal sealed class Membership(CoordinatorOptions options)
             if (now - member.LastHeard > limit) Lose(member, $"it has not been heard of for {limit.TotalSeconds:0.###} s");
         }
 
-        if (!complete && now > options.Timeout)
+        if ((!shards.IsReady || MissingWorkers.Any()) && now > options.Timeout)
         {
             Fail($"waited {options.Timeout.TotalSeconds:0.###} s for {DescribeMissing()} to register; see their logs, or raise SKEIN_TIMEOUT_SECONDS");
         }
@@ -121,6 +149,11 @@ internal sealed class Membership(CoordinatorOptions options)
         else if (rank < 0 || rank >= options.Workers)
         {
             throw new ParameterServerException($"{process} as worker {rank}: the workers of this job are 0 to {options.Workers - 1}");
+        }
+        else if (absent.Contains(rank))
+        {
+            throw new ParameterServerException(
+                $"{process} as worker {rank}, which its launcher has taken for gone; join as an extra worker instead");
         }
         else if (workers.TryGetValue(rank, out Member? other))
         {

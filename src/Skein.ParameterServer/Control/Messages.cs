@@ -81,6 +81,29 @@ internal static class Messages
         ],
     };
 
+    public static Protocol.DepartRequest ToMessage(Departure departure)
+    {
+        var message = new Protocol.DepartRequest
+        {
+            ProcessId = departure.ProcessId,
+            HostName = departure.HostName,
+            Reason = departure.Reason,
+        };
+        if (departure is ServerDeparture server) message.Server = server.Name;
+        else message.Worker = ((WorkerDeparture)departure).Rank;
+        return message;
+    }
+
+    /// <exception cref="ParameterServerException">It is not a departure that a launcher can report.</exception>
+    public static Departure FromMessage(Protocol.DepartRequest message) => message.RoleCase switch
+    {
+        Protocol.DepartRequest.RoleOneofCase.Worker =>
+            new WorkerDeparture(message.Worker, message.ProcessId, message.Reason) { HostName = message.HostName },
+        Protocol.DepartRequest.RoleOneofCase.Server =>
+            new ServerDeparture(message.Server, message.ProcessId, message.Reason) { HostName = message.HostName },
+        _ => throw new ParameterServerException("a process was reported as gone without its role"),
+    };
+
     private static Protocol.ServerView ToMessage(ServerView server) => new()
     {
         Id = server.Id,

@@ -1,34 +1,15 @@
-using System.Net;
 using Grpc.Core;
-using Microsoft.Extensions.Logging;
-using Skein.Collectives.Rendezvous;
 
 namespace Skein.ParameterServer.Control;
 
 /// <summary>What can be asked of a server by gRPC, given by the shard that it holds.</summary>
-internal sealed class ShardControl : Protocol.Shard.ShardBase
+/// <param name="statistics">What the shard has done; called on any thread.</param>
+/// <param name="saveCheckpoint">Saves the shard and returns the path; called on any thread, also while it runs already.</param>
+internal sealed class ShardControl(Func<ShardStatistics> statistics, Func<CancellationToken, Task<string>> saveCheckpoint)
+    : Protocol.Shard.ShardBase
 {
-    private readonly Func<ShardStatistics> statistics;
-    private readonly Func<CancellationToken, Task<string>> saveCheckpoint;
-
-    private ShardControl(Func<ShardStatistics> statistics, Func<CancellationToken, Task<string>> saveCheckpoint)
-    {
-        this.statistics = statistics;
-        this.saveCheckpoint = saveCheckpoint;
-    }
-
-    /// <summary>Starts to serve a shard's control.</summary>
-    /// <param name="listen">Where; port 0 lets the system choose.</param>
-    /// <param name="secret">The job's secret.</param>
-    /// <param name="statistics">What the shard has done; called on any thread.</param>
-    /// <param name="saveCheckpoint">Saves the shard and returns the path; called on any thread, also while it runs already.</param>
-    /// <param name="logger">Where to log; null for nowhere.</param>
-    /// <param name="cancellationToken">Gives up.</param>
-    /// <exception cref="Skein.Collectives.RendezvousException">The address cannot be listened at.</exception>
-    public static Task<ControlHost> StartAsync(
-        IPEndPoint listen, JobSecret secret, Func<ShardStatistics> statistics, Func<CancellationToken, Task<string>> saveCheckpoint,
-        ILogger? logger = null, CancellationToken cancellationToken = default) =>
-        ControlHost.StartAsync(listen, secret, new ShardControl(statistics, saveCheckpoint), logger, cancellationToken);
+    /// <summary>As it is to be served.</summary>
+    public ControlService Service => new(Protocol.Shard.BindService(this), Protocol.Shard.Descriptor);
 
     public override Task<Protocol.GetStatisticsReply> GetStatistics(Protocol.GetStatisticsRequest request, ServerCallContext context)
     {

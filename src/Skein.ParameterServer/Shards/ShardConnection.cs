@@ -13,6 +13,7 @@ internal sealed unsafe class ShardConnection : IDisposable
 {
     private const int MaximumLayoutBytes = 16 << 20;
     private const int MaximumRows = 1 << 22;
+    private const int MaximumRowValues = 1 << 29;
     private const int ChunkElements = 1 << 18;
     private static readonly TimeSpan ToSayWhy = TimeSpan.FromSeconds(2);
 
@@ -126,7 +127,7 @@ internal sealed unsafe class ShardConnection : IDisposable
                 received(ReadRequest(header));
             }
         }
-        catch (InvalidDataException error)
+        catch (Exception error) when (error is InvalidDataException or OutOfMemoryException)
         {
             // What follows in the stream cannot be told any more.
             Refuse(header, error.Message);
@@ -156,10 +157,12 @@ internal sealed unsafe class ShardConnection : IDisposable
             case MessageKind.PullRows:
                 Require(header.PayloadBytes is >= 0 and <= MaximumRows * sizeof(long) && header.PayloadBytes % sizeof(long) == 0, header, $"up to {MaximumRows} ids");
                 Require(header.Tables < Opened(header).Layout.Tables.Count, header, $"one of {Opened(header).Layout.Tables.Count} tables");
-                var ids = new long[header.PayloadBytes / sizeof(long)];
+                long asked = header.PayloadBytes / sizeof(long);
+                Require(FitRows(asked, Opened(header).Layout.Tables[header.Tables]), header, $"ids of at most {MaximumRowValues} values");
+                var ids = new long[asked];
                 stream.Read(MemoryMarshal.AsBytes(ids.AsSpan()));
                 return new ShardRequest(header, this) { Ids = ids };
-            case MessageKind.Pull or MessageKind.Leave:
+            case MessageKind.Pull or MessageKind.Leave or MessageKind.Return or MessageKind.Restore:
                 Require(header.PayloadBytes == 0, header, "no payload");
                 return new ShardRequest(header, this);
             default:
@@ -209,6 +212,7 @@ internal sealed unsafe class ShardConnection : IDisposable
         Require(shape[0] >= 0 && shape[0] < layout.Tables.Count, header, $"one of {layout.Tables.Count} tables, not table {shape[0]}");
         Require(shape[1] is >= 0 and <= MaximumRows, header, $"up to {MaximumRows} rows, not {shape[1]}");
         TableSpec table = layout.Tables[shape[0]];
+        Require(FitRows(shape[1], table), header, $"rows of at most {MaximumRowValues} values");
         long[] ids = ReadArray<long>(shape[1], header, ref left);
         foreach (long id in ids)
         {
@@ -216,10 +220,12 @@ internal sealed unsafe class ShardConnection : IDisposable
         }
 
         if (ids.Distinct().Count() != ids.Length) throw new InvalidDataException($"worker {header.Worker} pushed a row of table '{table.Name}' twice; rows of one push are distinct");
-        float[] rows = ReadArray<float>(checked(shape[1] * table.Dimension), header, ref left);
+        float[] rows = ReadArray<float>(shape[1] * table.Dimension, header, ref left);
         push.Finite &= Finite.All(rows);
         return new SparseGradient(shape[0], ids, rows);
     }
+
+    private static bool FitRows(long count, TableSpec table) => count * table.Dimension <= MaximumRowValues;
 
     private T[] ReadArray<T>(int count, in MessageHeader header, ref long left)
         where T : unmanaged

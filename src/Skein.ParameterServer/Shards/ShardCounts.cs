@@ -23,6 +23,8 @@ internal sealed class ShardCounts(int shard)
 
     public void Left(int worker) => left.Add(worker);
 
+    public void Returned(int worker) => left.Remove(worker);
+
     public bool HasLeft(int worker) => left.Contains(worker);
 
     public ShardStatistics Snapshot(long generation, long updates, long storedRows, long received, long sent) => new()

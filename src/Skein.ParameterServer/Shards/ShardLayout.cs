@@ -6,7 +6,7 @@ namespace Skein.ParameterServer.Shards;
 internal sealed record ShardLayout(IReadOnlyList<ParameterSlice> Slices, IReadOnlyList<TableSpec> Tables)
 {
     /// <summary>The number of dense values.</summary>
-    public long DenseLength { get; } = Slices.Sum(static slice => (long)slice.Length);
+    public long DenseLength { get; } = Slices?.Sum(static slice => (long)(slice?.Length ?? 0)) ?? 0;
 
     public long DenseBytes => DenseLength * sizeof(float);
 
@@ -18,16 +18,20 @@ internal sealed record ShardLayout(IReadOnlyList<ParameterSlice> Slices, IReadOn
         try
         {
             ShardLayout? layout = JsonSerializer.Deserialize<ShardLayout>(bytes);
-            if (layout is not { Slices: not null, Tables: not null } || layout.Slices.Any(static slice => slice.Length < 0 || slice.Start < 0))
+            if (layout is not { Slices: not null, Tables: not null }
+                || layout.Slices.Any(static slice => slice is not { Parameter: not null, Length: >= 0, Start: >= 0 })
+                || layout.Tables.Any(static table => table is not { Name: not null }))
             {
-                throw new InvalidDataException("a layout without slices or tables, or with a negative length");
+                throw new InvalidDataException("a layout without slices or tables, or with one that has no name or a negative length");
             }
 
             return layout;
         }
-        catch (JsonException error)
+        catch (Exception error) when (error is JsonException or NotSupportedException or ArgumentException)
         {
-            throw new InvalidDataException("a layout that is not JSON", error);
+            // A table checks its own numbers.
+            throw new InvalidDataException(
+                error is ArgumentException ? $"a layout that no model has: {error.Message}" : "a layout that is not JSON", error);
         }
     }
 

@@ -81,6 +81,12 @@ internal sealed unsafe class ShardProtocol : IDisposable
             case MessageKind.PullRows:
                 PullRows(request);
                 break;
+            case MessageKind.Restore:
+                Restore(request);
+                break;
+            case MessageKind.Return:
+                Return(request);
+                break;
             default:
                 Leave(request);
                 break;
@@ -144,9 +150,18 @@ internal sealed unsafe class ShardProtocol : IDisposable
         ShardLayout asked = request.Layout!;
         if (model is null)
         {
-            model = new ShardModel(asked, settings.Optimizer);
+            try
+            {
+                model = new ShardModel(asked, settings.Optimizer);
+            }
+            catch (Exception error) when (error is OutOfMemoryException or OverflowException)
+            {
+                request.Peer.Refuse(
+                    request.Header, $"worker {request.Worker} asked for {asked.DenseLength} values, for which this server has no memory");
+                return;
+            }
+
             pool = new StagingPool(asked.DenseLength);
-            if (settings.Restore) checkpoint?.Load(model);
         }
         else if (model.Layout.Difference(asked) is { } difference)
         {
@@ -159,15 +174,44 @@ internal sealed unsafe class ShardProtocol : IDisposable
             clocks.Set(request.Worker, clocks.Minimum == long.MaxValue ? 0 : clocks.Minimum);
         }
 
+        if (request.Peer.FromPrimary) checkpoint?.Continue();
         request.Peer.Open(model.Layout, pool!);
         replica?.Forward(request.Header, asked.ToBytes());
-        Answer(request, new MessageHeader
+        var answer = new MessageHeader
         {
             Kind = MessageKind.Opened,
             Clock = clocks.Of(request.Worker) ?? 0,
             Version = model.Version,
             Flags = model.Initialized ? MessageFlags.Initialized : MessageFlags.None,
-        });
+        };
+        if (!settings.Restore || checkpoint is null || request.Peer.FromPrimary)
+        {
+            Answer(request, answer);
+            return;
+        }
+
+        // The shards' newest may be of different steps after a crash: the worker chooses one that all have.
+        byte[] choice = MemoryMarshal.AsBytes(model.Initialized ? [checkpoint.Restored] : checkpoint.Versions()).ToArray();
+        answer.Sequence = request.Header.Sequence;
+        answer.PayloadBytes = choice.Length;
+        request.Peer.Send(answer, choice);
+    }
+
+    private void Restore(ShardRequest request)
+    {
+        if (checkpoint is null)
+        {
+            request.Peer.Refuse(request.Header, $"worker {request.Worker} asked for a checkpoint, but the job has no checkpoint directory");
+            return;
+        }
+
+        if (!model!.Initialized)
+        {
+            replica?.Forward(request.Header);
+            checkpoint.Load(model, request.Header.Version);
+        }
+
+        Answer(request, new MessageHeader { Kind = MessageKind.Acknowledged });
     }
 
     private void Initialize(ShardRequest request, StagedPush values)
@@ -347,6 +391,17 @@ internal sealed unsafe class ShardProtocol : IDisposable
         Counts.Left(request.Worker);
         clocks.Remove(request.Worker);
         ApplyWhenComplete();
+        Answer(request, new MessageHeader { Kind = MessageKind.Acknowledged });
+    }
+
+    private void Return(ShardRequest request)
+    {
+        replica?.Forward(request.Header);
+        Counts.Returned(request.Worker);
+        clocks.Set(request.Worker, request.Header.Clock);
+
+        // Whoever ended the fit before did not mean this one.
+        stopRequested = false;
         Answer(request, new MessageHeader { Kind = MessageKind.Acknowledged });
     }
 

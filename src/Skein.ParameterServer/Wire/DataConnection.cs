@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
 
@@ -27,8 +28,8 @@ internal sealed class DataConnection : IDisposable
 
     public long BytesReceived { get; private set; }
 
-    /// <summary>Called about every 50 ms of a wait; what it throws ends the wait.</summary>
-    public Action? Waiting { get; set; }
+    /// <summary>Called about every 50 ms of a wait, with how long no byte has moved; what it throws ends the wait.</summary>
+    public Action<TimeSpan>? Waiting { get; set; }
 
     public void Write(in MessageHeader header) => Write(MemoryMarshal.AsBytes(new ReadOnlySpan<MessageHeader>(in header)));
 
@@ -66,12 +67,13 @@ internal sealed class DataConnection : IDisposable
     /// <exception cref="IOException">The connection is lost.</exception>
     public void Read(Span<byte> destination)
     {
+        long moved = Stopwatch.GetTimestamp();
         while (!destination.IsEmpty)
         {
             int received = socket.Receive(destination, SocketFlags.None, out SocketError error);
             if (error == SocketError.WouldBlock || error == SocketError.Interrupted)
             {
-                Wait(SelectMode.SelectRead);
+                Wait(SelectMode.SelectRead, moved);
                 continue;
             }
 
@@ -79,6 +81,7 @@ internal sealed class DataConnection : IDisposable
             if (received == 0) throw new IOException("the connection was closed by the other side");
             BytesReceived += received;
             destination = destination[received..];
+            moved = Stopwatch.GetTimestamp();
         }
     }
 
@@ -99,24 +102,26 @@ internal sealed class DataConnection : IDisposable
 
     private void Send(ReadOnlySpan<byte> bytes)
     {
+        long moved = Stopwatch.GetTimestamp();
         while (!bytes.IsEmpty)
         {
             int sent = socket.Send(bytes, SocketFlags.None, out SocketError error);
             if (error == SocketError.WouldBlock || error == SocketError.Interrupted)
             {
-                Wait(SelectMode.SelectWrite);
+                Wait(SelectMode.SelectWrite, moved);
                 continue;
             }
 
             if (error != SocketError.Success) throw Lost(error);
             BytesSent += sent;
             bytes = bytes[sent..];
+            moved = Stopwatch.GetTimestamp();
         }
     }
 
-    private void Wait(SelectMode mode)
+    private void Wait(SelectMode mode, long moved)
     {
-        if (!socket.Poll(SliceMicroseconds, mode)) Waiting?.Invoke();
+        if (!socket.Poll(SliceMicroseconds, mode)) Waiting?.Invoke(Stopwatch.GetElapsedTime(moved));
     }
 
     private static IOException Lost(SocketError error) => new($"the connection was lost: {new SocketException((int)error).Message}");

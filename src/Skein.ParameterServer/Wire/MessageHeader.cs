@@ -23,6 +23,15 @@ internal enum MessageKind : byte
     /// <summary>The worker pushes no more: nobody waits for it from now on. Answered by <see cref="Acknowledged"/>.</summary>
     Leave,
 
+    /// <summary>
+    /// Loads the checkpoint of this version, one of those that <see cref="Opened"/> named behind its header, unless the shard has
+    /// its values. Answered by <see cref="Acknowledged"/>.
+    /// </summary>
+    Restore,
+
+    /// <summary>A worker that had left pushes again, from this clock on. Answered by <see cref="Acknowledged"/>.</summary>
+    Return,
+
     /// <summary>The answers.</summary>
     Opened = 64,
     Acknowledged,

@@ -14,8 +14,11 @@ namespace Skein.Training.ParameterServers;
 /// and the first of them pushes the sum and pulls for all (as Cui et al. 2016, "GeePS", and BytePS do inside a
 /// machine). To the servers each host is one worker; a rank without a gradient for a parameter counts as zero there.
 /// </summary>
-/// <remarks>Static jobs without <see cref="RemoteEmbedding"/>s only. Not thread-safe.</remarks>
-public sealed class HostAggregatedServers : Strategy
+/// <remarks>
+/// Static jobs without <see cref="RemoteEmbedding"/>s only. Disposing leaves the job as <see cref="ParameterServerStrategy"/> does.
+/// Not thread-safe.
+/// </remarks>
+public sealed class HostAggregatedServers : Strategy, IAsyncDisposable
 {
     private readonly ProcessGroup world;
     private readonly ProcessGroup host;
@@ -81,7 +84,7 @@ public sealed class HostAggregatedServers : Strategy
         leader?.Attach(model);
         parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
         buffer = host.AllocateShared<float>(checked((int)parameters.Sum(static parameter => parameter.numel()) + Extra));
-        Replicas.Broadcast(host, parameters);
+        Replicas.Broadcast(host, [.. model.parameters(), .. model.buffers()]);
         this.model = model;
     }
 
@@ -89,6 +92,8 @@ public sealed class HostAggregatedServers : Strategy
     protected internal override StepOutcome ComputeGradients(StepBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
+        leader?.BeginFit();
+        if (batch.Optimizer is { } optimizer) leader?.Check(optimizer);
         float loss = batch.RunBackward(1, static (loss, _) => loss.backward());
         long start = Stopwatch.GetTimestamp();
         Span<float> values = buffer!.GetSpan();
@@ -141,6 +146,13 @@ public sealed class HostAggregatedServers : Strategy
         }
 
         base.Dispose(disposing);
+    }
+
+    /// <summary>Leaves the job, as <see cref="ParameterServerStrategy.DisposeAsync"/> does.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        if (leader is not null) await leader.DisposeAsync().ConfigureAwait(false);
+        Dispose();
     }
 
     // After the gradients: the loss, the part of the global batch, and the wish to stop.

@@ -1,5 +1,6 @@
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
+using Skein.ParameterServer.Control;
 
 namespace Skein.Training.ParameterServers;
 
@@ -7,7 +8,7 @@ namespace Skein.Training.ParameterServers;
 public sealed record ParameterServerOptions
 {
     /// <summary>The environment variable that names the coordinator, as HOST:PORT.</summary>
-    public const string CoordinatorVariable = "SKEIN_COORDINATOR";
+    public const string CoordinatorVariable = CoordinatorClient.AddressVariable;
 
     /// <summary>The coordinator's host.</summary>
     public required string CoordinatorHost { get; init; }
@@ -26,7 +27,8 @@ public sealed record ParameterServerOptions
     public static ParameterServerOptions FromEnvironment() => FromEnvironment(
         Environment.GetEnvironmentVariable(CoordinatorVariable) is { Length: > 0 } address
             ? address
-            : throw new RendezvousException($"{CoordinatorVariable} is not set: start the job with skein train --strategy parameter-server, or set it to the coordinator's HOST:PORT"));
+            : throw new RendezvousException(
+                $"{CoordinatorVariable} is not set: start the program with skein launch --servers S, or set it to the coordinator's HOST:PORT"));
 
     /// <summary>As <see cref="FromEnvironment()"/>, with the coordinator at <paramref name="address"/>, HOST:PORT.</summary>
     /// <exception cref="RendezvousException">Something is missing or malformed.</exception>

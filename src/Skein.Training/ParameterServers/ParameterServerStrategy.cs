@@ -17,21 +17,33 @@ namespace Skein.Training.ParameterServers;
 /// for slow workers, and each worker's step is then an update of its own, with the mean gradient over its own samples.
 /// </summary>
 /// <remarks>
-/// The servers' optimizer updates: the <see cref="Trainer"/>'s own only says the learning rate. Not thread-safe.
+/// The servers' optimizer updates: the <see cref="Trainer"/>'s own has to be the same (<see cref="JobOptimizer"/>), and says the
+/// learning rate. Disposing leaves the job, unless a fit or another call failed or was cancelled: then this worker counts as lost.
+/// Not thread-safe.
 /// </remarks>
-public sealed class ParameterServerStrategy : Strategy
+public sealed class ParameterServerStrategy : Strategy, IAsyncDisposable
 {
+    // Of one fit, in an elastic job.
+    private const int MostEpochs = 1 << 20;
+
     private readonly ParameterServerOptions options;
     private readonly CoordinatorClient coordinator;
     private readonly TimeSpan timeout;
     private nn.Module? model;
     private ParameterServerClient? client;
     private RemoteEmbedding[] embeddings = [];
+    private (string Name, Parameter Parameter)[] named = [];
     private Parameter[] parameters = [];
     private ParameterMemory[] values = [];
     private (int Epoch, int Chunk)? work, pushed;
+    private optim.Optimizer? accepted;
     private long clock;
     private long sums;
+    private int fits;
+    private float lastLoss;
+    private bool fitting;
+    private bool failed;
+    private bool disposed;
     private int rank;
     private int worldSize;
 
@@ -97,32 +109,34 @@ public sealed class ParameterServerStrategy : Strategy
     }
 
     /// <summary>
-    /// Opens the model in the servers. The first worker's initial parameters count; <see cref="RemoteEmbedding"/>s of
-    /// the model become tables. Workers of a job that is neither synchronous nor elastic wait here for one another, so
-    /// that all begin with the same parameters.
+    /// Opens the model in the servers. The first worker's initial parameters count, and worker 0's frozen ones and buffers;
+    /// <see cref="RemoteEmbedding"/>s of the model become tables. Workers of a job that is neither synchronous nor elastic wait here
+    /// for one another, so that all begin with the same parameters.
     /// </summary>
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
         if (ReferenceEquals(this.model, model)) return;
         if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one ParameterServerStrategy for each model");
-        try
+        Guard(() =>
         {
-            Open(model);
-        }
-        catch (Exception error) when (!Settings.Elastic)
-        {
-            // Else the others would hear of a lost worker, and not why it is gone.
-            coordinator.FailAsync(error.Message).GetAwaiter().GetResult();
-            throw;
-        }
-
+            try
+            {
+                Open(model);
+            }
+            catch (Exception error) when (!Settings.Elastic)
+            {
+                // Else the others would hear of a lost worker, and not why it is gone.
+                coordinator.FailAsync(error.Message).GetAwaiter().GetResult();
+                throw;
+            }
+        });
         this.model = model;
     }
 
     private void Open(nn.Module model)
     {
-        (string Name, Parameter Parameter)[] named = [.. model.named_parameters().Where(static entry => entry.parameter.requires_grad)];
+        named = [.. model.named_parameters().Where(static entry => entry.parameter.requires_grad)];
         foreach ((string name, Parameter parameter) in named)
         {
             if (parameter.dtype != ScalarType.Float32 || parameter.device_type != DeviceType.CPU || !parameter.is_contiguous())
@@ -132,6 +146,13 @@ public sealed class ParameterServerStrategy : Strategy
         }
 
         embeddings = [.. model.modules().OfType<RemoteEmbedding>()];
+        var names = embeddings.GroupBy(static embedding => embedding.Spec.Name);
+        if (names.FirstOrDefault(static same => same.Count() > 1) is { Key: { } twice })
+        {
+            throw new ArgumentException(
+                $"two tables of the model are named '{twice}': give each its own name, or use one module twice", nameof(model));
+        }
+
         parameters = [.. named.Select(static entry => entry.Parameter)];
         values = [.. parameters.Select(static parameter => new ParameterMemory(BorrowedTensor.Address(parameter), parameter.numel()))];
         if (parameters.Length + embeddings.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
@@ -143,6 +164,7 @@ public sealed class ParameterServerStrategy : Strategy
         client.Initialize(values);
         clock = client.StartClock;
         client.Pull(clock, values);
+        FixedState.Share(model, coordinator, Settings);
 
         // Workers that do not wait for one another begin together: whoever started first would otherwise train alone.
         if (!Synchronous && !Settings.Elastic) Sum([0]);
@@ -153,6 +175,7 @@ public sealed class ParameterServerStrategy : Strategy
     protected internal override IEnumerable<SampleRange> Samples(DistributedSampler sampler)
     {
         ArgumentNullException.ThrowIfNull(sampler);
+        BeginFit();
         if (!Settings.Elastic)
         {
             foreach (SampleRange range in base.Samples(sampler)) yield return range;
@@ -161,17 +184,20 @@ public sealed class ParameterServerStrategy : Strategy
 
         int size = Math.Max(1, sampler.GlobalBatchSize(0) / Settings.Workers);
         int chunks = (sampler.Order.Length + size - 1) / size;
+
+        // Every fit has epochs of its own: chunks of an earlier one are done with.
+        int epoch = ((fits - 1) * MostEpochs) + sampler.Epoch;
         pushed = null;
         try
         {
             while (true)
             {
                 long start = Stopwatch.GetTimestamp();
-                int? chunk = coordinator.TakeWorkAsync(sampler.Epoch, chunks, pushed?.Chunk).GetAwaiter().GetResult();
+                int? chunk = coordinator.TakeWorkAsync(epoch, chunks, pushed?.Chunk).GetAwaiter().GetResult();
                 CommunicationTime += Stopwatch.GetElapsedTime(start);
                 pushed = null;
                 if (chunk is not { } taken) break;
-                work = (sampler.Epoch, taken);
+                work = (epoch, taken);
                 int first = taken * size, count = Math.Min(size, sampler.Order.Length - first);
                 yield return new SampleRange(first, count, count);
             }
@@ -180,7 +206,7 @@ public sealed class ParameterServerStrategy : Strategy
         {
             // The fit ended within the epoch: others must not wait for this chunk. One that was not pushed is given to them.
             work = null;
-            if (pushed is { } done) coordinator.CompleteWorkAsync(sampler.Epoch, chunks, done.Chunk).GetAwaiter().GetResult();
+            if (pushed is { } done) coordinator.CompleteWorkAsync(epoch, chunks, done.Chunk).GetAwaiter().GetResult();
         }
     }
 
@@ -188,10 +214,15 @@ public sealed class ParameterServerStrategy : Strategy
     protected internal override StepOutcome ComputeGradients(StepBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
+        BeginFit();
+        if (batch.Optimizer is { } optimizer) Check(optimizer);
 
         // A synchronous server adds the workers' parts of the mean up; otherwise each worker's mean is an update.
         double scale = Synchronous || batch.LocalSize == 0 ? 1 : (double)batch.GlobalSize / batch.LocalSize;
         float loss = batch.RunBackward(scale, static (loss, _) => loss.backward());
+
+        // Where every worker tells its own loss, one without samples has none in this step.
+        if (!Synchronous) lastLoss = loss = batch.LocalSize == 0 ? lastLoss : loss;
         Tensor?[] gradients = [.. parameters.Select(Gradient)];
         try
         {
@@ -231,7 +262,37 @@ public sealed class ParameterServerStrategy : Strategy
         PullAnswer answer = client!.PushPull(push, values);
         CommunicationTime += Stopwatch.GetElapsedTime(start);
         pushed = work;
-        return Synchronous ? new StepOutcome((float)answer.Loss, answer.Stop) : own;
+        StepOutcome outcome = Synchronous ? new StepOutcome((float)answer.Loss, answer.Stop) : own;
+        failed |= outcome.Stop;
+        return outcome;
+    }
+
+    /// <summary>Takes part in the steps that come: until <see cref="Complete"/>, this worker has not done what it is there for.</summary>
+    internal void BeginFit()
+    {
+        if (fitting) return;
+        fitting = true;
+        if (fits++ == 0) return;
+
+        // The servers wait for nobody who has completed a fit; now they have to again, before anybody's first push.
+        client!.Return(clock);
+        coordinator.SumAsync($"begin-{sums++}", new double[] { 1 }).GetAwaiter().GetResult();
+    }
+
+    /// <summary>Refuses an optimizer of the trainer that is not the job's.</summary>
+    internal void Check(optim.Optimizer optimizer)
+    {
+        try
+        {
+            if (!ReferenceEquals(optimizer, accepted)) JobOptimizer.Check(optimizer, Settings.Optimizer, named);
+            JobOptimizer.LearningRate(optimizer);
+            accepted = optimizer;
+        }
+        catch (InvalidOperationException error)
+        {
+            coordinator.FailAsync(error.Message).GetAwaiter().GetResult();
+            throw;
+        }
     }
 
     /// <inheritdoc/>
@@ -249,8 +310,8 @@ public sealed class ParameterServerStrategy : Strategy
         SumResult everyone = coordinator.SumAsync($"complete-{sums++}", new double[] { 1 }).GetAwaiter().GetResult();
         client.Pull(-1, values);
         CommunicationTime += Stopwatch.GetElapsedTime(start);
-        worldSize = everyone.Workers.Count;
-        rank = everyone.Workers.Index().First(worker => worker.Item == coordinator.Id).Index;
+        Place(everyone.Workers);
+        fitting = false;
     }
 
     /// <inheritdoc/>
@@ -274,23 +335,70 @@ public sealed class ParameterServerStrategy : Strategy
     /// <inheritdoc/>
     protected internal override void Sum(Span<double> values)
     {
-        SumResult result = coordinator.SumAsync($"sum-{sums++}", values.ToArray()).GetAwaiter().GetResult();
+        double[] own = values.ToArray();
+        SumResult result = Guard(() => coordinator.SumAsync($"sum-{sums++}", own).GetAwaiter().GetResult());
+        if (Settings.Elastic) Place(result.Workers);
+        else if (result.Workers.Count < worldSize) throw Missing(result.Workers);
         for (int i = 0; i < values.Length; i++) values[i] = result.Sums[i];
     }
 
-    /// <inheritdoc/>
+    /// <summary>Leaves the job, as <see cref="DisposeAsync"/> does. Waits for at most 5 s until the coordinator knows.</summary>
     protected override void Dispose(bool disposing)
     {
-        if (disposing)
-        {
-            client?.Dispose();
-            // A model that was trained to its end: without it, this worker counts as lost.
-            coordinator.DisposeAsync().AsTask().GetAwaiter().GetResult();
-        }
-
+        if (disposing) EndAsync().GetAwaiter().GetResult();
         base.Dispose(disposing);
     }
 
-    /// <summary>Tells the job that this worker has finished well.</summary>
-    public Task LeaveAsync() => coordinator.LeaveAsync();
+    /// <summary>
+    /// Leaves the job: this worker has finished well, unless a fit or another call failed or was cancelled; then it counts as lost.
+    /// Waits for at most 5 s until the coordinator knows.
+    /// </summary>
+    public async ValueTask DisposeAsync()
+    {
+        await EndAsync().ConfigureAwait(false);
+        Dispose();
+    }
+
+    private async Task EndAsync()
+    {
+        if (disposed) return;
+        disposed = true;
+        client?.Dispose();
+        if (!failed && !fitting) await coordinator.LeaveAsync().ConfigureAwait(false);
+        await coordinator.DisposeAsync().ConfigureAwait(false);
+    }
+
+    private void Place(IReadOnlyList<int> workers)
+    {
+        worldSize = workers.Count;
+        rank = workers.Index().First(worker => worker.Item == coordinator.Id).Index;
+    }
+
+    private ParameterServerException Missing(IReadOnlyList<int> present)
+    {
+        failed = true;
+        string missing = string.Join(", ", Enumerable.Range(0, worldSize).Except(present));
+        return new ParameterServerException(
+            $"worker(s) {missing} had left the job when worker {coordinator.Id} asked for a sum over all: every worker has to make the same calls");
+    }
+
+    // Whatever its program makes of the error: a worker of which a call failed has not finished well.
+    private T Guard<T>(Func<T> call)
+    {
+        try
+        {
+            return call();
+        }
+        catch
+        {
+            failed = true;
+            throw;
+        }
+    }
+
+    private void Guard(Action call) => Guard(() =>
+    {
+        call();
+        return true;
+    });
 }

@@ -27,13 +27,21 @@ public sealed class RemoteEmbedding : nn.Module<Tensor, Tensor>
     public EmbeddingSpec Spec { get; }
 
     /// <inheritdoc/>
-    /// <param name="input">Indices (int64, any shape).</param>
+    /// <param name="input">Indices (whole numbers of any type, any shape).</param>
     /// <returns>Their rows: one dimension more.</returns>
+    /// <exception cref="ArgumentException">The input is not of whole numbers.</exception>
     public override Tensor forward(Tensor input)
     {
         ArgumentNullException.ThrowIfNull(input);
         ParameterServerClient servers = client ?? throw new InvalidOperationException($"the table '{Spec.Name}' is on parameter servers: attach a ParameterServerStrategy to the model first");
-        (Tensor distinct, Tensor? inverse, _) = input.reshape(-1).cpu().unique(return_inverse: true);
+        if (input.is_floating_point() || input.is_complex() || input.dtype == ScalarType.Bool)
+        {
+            throw new ArgumentException(
+                $"the table '{Spec.Name}' got indices of type {input.dtype}: give whole numbers, as int64", nameof(input));
+        }
+
+        if (input.numel() == 0) return zeros([.. input.shape, Spec.Dimension], device: input.device);
+        (Tensor distinct, Tensor? inverse, _) = input.reshape(-1).to(ScalarType.Int64).cpu().unique(return_inverse: true);
         long[] ids = distinct.data<long>().ToArray();
         var values = new float[ids.Length * Spec.Dimension];
         servers.PullRows(table, ids, values);

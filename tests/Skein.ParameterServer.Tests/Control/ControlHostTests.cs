@@ -5,6 +5,7 @@ using Grpc.Net.Client;
 using Grpc.Reflection.V1Alpha;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
+using Skein.Hosting.ParameterServers;
 using Skein.ParameterServer.Control;
 
 namespace Skein.ParameterServer.Tests.Control;
@@ -91,9 +92,8 @@ public class ControlHostTests
             UpdateStaleness = [12, 13, 14],
         };
         int saved = 0;
-        await using ControlHost host = await ShardControl.StartAsync(
-            new IPEndPoint(IPAddress.Loopback, 0), secret, () => statistics,
-            _ => saved++ == 0 ? Task.FromResult("/run/shard1") : throw new IOException("no space left"));
+        await using ControlHost host = await ControlHost.StartAsync(new IPEndPoint(IPAddress.Loopback, 0), secret, new ShardControl(
+            () => statistics, _ => saved++ == 0 ? Task.FromResult("/run/shard1") : throw new IOException("no space left")).Service);
         using var client = new ShardControlClient("127.0.0.1", host.Endpoint.Port, secret, Members.Limit);
 
         ShardStatistics told = await client.GetStatisticsAsync();
@@ -109,13 +109,13 @@ public class ControlHostTests
     public async Task A_server_that_does_not_answer_is_named_after_the_timeout()
     {
         var secret = JobSecret.Generate();
-        await using ControlHost host = await ShardControl.StartAsync(
-            new IPEndPoint(IPAddress.Loopback, 0), secret, () => new ShardStatistics(),
+        await using ControlHost host = await ControlHost.StartAsync(new IPEndPoint(IPAddress.Loopback, 0), secret, new ShardControl(
+            () => new ShardStatistics(),
             async cancellation =>
             {
                 await Task.Delay(Timeout.Infinite, cancellation);
                 return "";
-            });
+            }).Service);
         using var client = new ShardControlClient("127.0.0.1", host.Endpoint.Port, secret, TimeSpan.FromSeconds(1));
         ParameterServerException error = await Assert.ThrowsAsync<ParameterServerException>(() => client.SaveCheckpointAsync());
         Assert.Equal($"waited 1 s for the server at {host.Endpoint} to save a checkpoint", error.Message);

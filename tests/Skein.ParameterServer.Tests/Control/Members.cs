@@ -1,4 +1,5 @@
 using Skein.Collectives.Rendezvous;
+using Skein.Hosting.ParameterServers;
 using Skein.ParameterServer.Control;
 
 namespace Skein.ParameterServer.Tests.Control;
@@ -11,21 +12,21 @@ internal sealed class Members : IAsyncDisposable
 
     private readonly List<CoordinatorClient> clients = [];
 
-    private Members(Coordinator coordinator, JobSecret secret)
+    private Members(CoordinatorHost coordinator, JobSecret secret)
     {
         Coordinator = coordinator;
         Secret = secret;
     }
 
-    public Coordinator Coordinator { get; }
+    public CoordinatorHost Coordinator { get; }
 
     public JobSecret Secret { get; }
 
     public static async Task<Members> StartAsync(Func<CoordinatorOptions, CoordinatorOptions> configure)
     {
         var secret = JobSecret.Generate();
-        CoordinatorOptions options = configure(new CoordinatorOptions { Secret = secret, Timeout = Limit });
-        return new Members(await Coordinator.StartAsync(options), secret);
+        CoordinatorOptions options = configure(new CoordinatorOptions { Timeout = Limit });
+        return new Members(await CoordinatorHost.StartAsync(options, secret), secret);
     }
 
     public Task<CoordinatorClient> ServerAsync(int dataPort) =>

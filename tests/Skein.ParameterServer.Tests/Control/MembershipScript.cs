@@ -11,6 +11,8 @@ internal sealed class MembershipScript(CoordinatorOptions options)
 
     public JobView View => Membership.View;
 
+    public IReadOnlyCollection<int> Awaited => Membership.AwaitedWorkers;
+
     private Member[] Servers => [.. members.Where(member => member.Registration is ServerRegistration)];
 
     private Member[] Workers => [.. members.Where(member => member.Registration is WorkerRegistration)];
@@ -18,6 +20,8 @@ internal sealed class MembershipScript(CoordinatorOptions options)
     public Member Server() => Add(new ServerRegistration("127.0.0.1", 1, 2) { ProcessId = 100 + Servers.Length, HostName = "host" });
 
     public Member Worker(int rank) => Add(new WorkerRegistration(rank) { ProcessId = 200 + rank, HostName = "host" });
+
+    public void Depart(Departure departure) => Membership.Depart(departure with { HostName = "host" });
 
     public void Play(int what, int whom)
     {

@@ -1,6 +1,5 @@
 using FsCheck;
 using FsCheck.Fluent;
-using Skein.Collectives.Rendezvous;
 using Skein.ParameterServer.Control;
 
 namespace Skein.ParameterServer.Tests.Control;
@@ -9,7 +8,6 @@ public class MembershipTests
 {
     private static readonly CoordinatorOptions Options = new()
     {
-        Secret = JobSecret.Generate(),
         Timeout = TimeSpan.FromSeconds(300),
         Servers = 2,
         Workers = 2,
@@ -30,6 +28,41 @@ public class MembershipTests
         Assert.Equal(
             "process 104 on host cannot join as a server: all 4 servers of this job have registered",
             Assert.Throws<ParameterServerException>(() => job.Server()).Message);
+    }
+
+    [Fact]
+    public void Who_is_gone_before_it_joined_ends_the_job_or_is_not_waited_for()
+    {
+        var job = new MembershipScript(Options);
+        job.Depart(new WorkerDeparture(1, 201, "exited with code 0"));
+        Assert.Equal(
+            "worker 1 (process 201 on host) exited with code 0 before it had joined the job: does its program join, as ParameterServerStrategy.JoinAsync does?",
+            job.View.Failure);
+
+        job = new MembershipScript(Options);
+        job.Depart(new ServerDeparture("server-1", 101, "exited with code 1"));
+        Assert.Equal("server-1 (process 101 on host) exited with code 1 before it had joined the job; its log says why", job.View.Failure);
+
+        job = new MembershipScript(Options with { Elastic = true });
+        job.Worker(0);
+        Assert.Equal([0, 1], job.Awaited);
+        job.Depart(new WorkerDeparture(1, 201, "exited with code 7"));
+        Assert.Null(job.View.Failure);
+        Assert.Equal([0], job.Awaited);
+        Assert.Equal(
+            "process 201 on host cannot join as worker 1, which its launcher has taken for gone; join as an extra worker instead",
+            Assert.Throws<ParameterServerException>(() => job.Worker(1)).Message);
+    }
+
+    [Fact]
+    public void Who_has_joined_ends_in_its_own_way()
+    {
+        var job = new MembershipScript(Options);
+        job.Server();
+        job.Worker(1);
+        job.Depart(new WorkerDeparture(1, 201, "exited with code 0"));
+        job.Depart(new ServerDeparture("server-0", 100, "exited with code 0"));
+        Assert.Null(job.View.Failure);
     }
 
     [Fact]

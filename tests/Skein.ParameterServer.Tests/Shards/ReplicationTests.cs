@@ -123,20 +123,64 @@ public sealed class ReplicationTests
         Assert.Equal(whole, await TrainAsync(settings with { Restore = true }, 5, 10));
         Directory.Delete(directory, recursive: true);
 
-        async Task<float[]> TrainAsync(JobSettings settings, int from, int to)
-        {
-            await using ServerJob job = await ServerJob.StartAsync(settings);
-            JobWorker worker = await job.WorkerAsync(0, initial, table);
-            for (int step = from; step < to; step++)
-            {
-                long[] ids = [step % 4, 50 + step];
-                worker.Push(step - from, Numbers.Random(step, initial.Length), 0.01, null, new RowGradients(0, ids, Numbers.Random(step, 6)));
-            }
+        Task<float[]> TrainAsync(JobSettings settings, int from, int to) => CheckpointedAsync(settings, initial, table, from, to);
+    }
 
-            worker.Pull(-1);
-            var rows = new float[300];
-            worker.Client.PullRows(0, [.. Enumerable.Range(0, 100).Select(id => (long)id)], rows);
-            return [.. worker.Values, .. rows];
+    [Fact]
+    public async Task Shards_that_were_interrupted_between_each_others_checkpoints_begin_with_the_one_that_all_have()
+    {
+        string directory = Directory.CreateTempSubdirectory("skein-").FullName;
+        var settings = new JobSettings { Servers = 2, Workers = 1, Optimizer = ServerOptimizerOptions.Parse("adam"), CheckpointDirectory = directory, CheckpointEvery = 5 };
+        var table = new TableSpec("rows", 100, 3, 0.1f, 5);
+        float[] initial = Numbers.Random(3, 70_000);
+        float[] whole = await CheckpointedAsync(settings, initial, table, 0, 10);
+
+        // As if the crash had come before shard 1 wrote its second one.
+        File.Move(Path.Combine(directory, "shard-1.previous.ckpt"), Path.Combine(directory, "shard-1.ckpt"), overwrite: true);
+        Assert.Equal(whole, await CheckpointedAsync(settings with { Restore = true }, initial, table, 5, 10));
+
+        // Nothing in common: one of 10 updates, and one of 20.
+        foreach (string file in new[] { "shard-0.ckpt", "shard-0.previous.ckpt" }) File.Copy(Path.Combine(directory, file), Path.Combine(directory, $"{file}.kept"));
+        await CheckpointedAsync(settings with { Restore = true }, initial, table, 10, 20);
+        foreach (string file in new[] { "shard-0.ckpt", "shard-0.previous.ckpt" }) File.Move(Path.Combine(directory, $"{file}.kept"), Path.Combine(directory, file), overwrite: true);
+        File.Delete(Path.Combine(directory, "shard-1.previous.ckpt"));
+        ParameterServerException error = await Assert.ThrowsAsync<ParameterServerException>(
+            () => CheckpointedAsync(settings with { Restore = true }, initial, table, 20, 21));
+        Assert.StartsWith("the checkpoints of the shards have no step in common: server shard 0 of 10, server shard 1 of 20 updates", error.Message, StringComparison.Ordinal);
+        Directory.Delete(directory, recursive: true);
+    }
+
+    [Fact]
+    public async Task A_flipped_bit_in_a_checkpoint_is_not_loaded()
+    {
+        string directory = Directory.CreateTempSubdirectory("skein-").FullName;
+        var settings = new JobSettings { Servers = 1, Workers = 1, CheckpointDirectory = directory, CheckpointEvery = 5 };
+        var table = new TableSpec("rows", 100, 3, 0.1f, 5);
+        float[] initial = Numbers.Random(3, 1000);
+        await CheckpointedAsync(settings, initial, table, 0, 5);
+        string file = Path.Combine(directory, "shard-0.ckpt");
+        byte[] bytes = File.ReadAllBytes(file);
+        bytes[bytes.Length / 2] ^= 4;
+        File.WriteAllBytes(file, bytes);
+        ParameterServerException error = await Assert.ThrowsAsync<ParameterServerException>(
+            () => CheckpointedAsync(settings with { Restore = true }, initial, table, 5, 6));
+        Assert.Contains($"the checkpoint {file} is damaged: its contents are not what was written", error.Message, StringComparison.Ordinal);
+        Directory.Delete(directory, recursive: true);
+    }
+
+    private static async Task<float[]> CheckpointedAsync(JobSettings settings, float[] initial, TableSpec table, int from, int to)
+    {
+        await using ServerJob job = await ServerJob.StartAsync(settings);
+        JobWorker worker = await job.WorkerAsync(0, initial, table);
+        for (int step = from; step < to; step++)
+        {
+            long[] ids = [step % 4, 50 + step];
+            worker.Push(step - from, Numbers.Random(step, initial.Length), 0.01, null, new RowGradients(0, ids, Numbers.Random(step, 6)));
         }
+
+        worker.Pull(-1);
+        var rows = new float[300];
+        worker.Client.PullRows(0, [.. Enumerable.Range(0, 100).Select(id => (long)id)], rows);
+        return [.. worker.Values, .. rows];
     }
 }

@@ -109,6 +109,43 @@ public sealed class ShardFailureTests
         Assert.Equal(Initial, worker.Values);
     }
 
+    [Theory]
+    [InlineData("""{"Slices":[],"Tables":[{"Name":"t","Rows":0,"Dimension":2,"InitialDeviation":0,"Seed":0}]}""", "a layout that no model has: table 't' must have at least 1 row")]
+    [InlineData("""{"Slices":[null],"Tables":[]}""", "a layout without slices or tables, or with one that has no name or a negative length")]
+    [InlineData("""{"Slices":[],"Tables":[null]}""", "a layout without slices or tables, or with one that has no name or a negative length")]
+    [InlineData("""{"Tables":[]}""", "a layout without slices or tables, or with one that has no name or a negative length")]
+    [InlineData("""{"Slices":[{"Parameter":"w","Start":0,"Length":"many","Server":0}],"Tables":[]}""", "a layout that is not JSON")]
+    [InlineData("null", "a layout without slices or tables, or with one that has no name or a negative length")]
+    public async Task A_layout_that_is_none_is_refused_without_harm(string layout, string reason)
+    {
+        await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 1, Workers = 1, Consistency = "async" });
+        JobWorker worker = await job.WorkerAsync(0, Initial);
+        using (var raw = await RawWorker.ConnectAsync(job, worker, generation: 0))
+        {
+            byte[] bytes = Encoding.UTF8.GetBytes(layout);
+            raw.Send(new MessageHeader { Kind = MessageKind.Open, PayloadBytes = bytes.Length }, bytes);
+            Assert.StartsWith(reason, raw.Refusal(), StringComparison.Ordinal);
+        }
+
+        worker.PushPull(0, new float[Initial.Length]);
+        Assert.Equal(Initial, worker.Values);
+    }
+
+    [Fact]
+    public async Task Rows_that_would_not_fit_are_refused_before_they_are_asked_for()
+    {
+        await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 1, Workers = 1, Consistency = "async" });
+        JobWorker worker = await job.WorkerAsync(0, Initial, new TableSpec("t", 10, 65536, 0, 0));
+        using (var raw = await RawWorker.ConnectAsync(job, worker, generation: 0))
+        {
+            raw.Send(new MessageHeader { Kind = MessageKind.PullRows, PayloadBytes = (1 << 22) * sizeof(long) }, []);
+            Assert.Contains("where ids of at most 536870912 values should come", raw.Refusal(), StringComparison.Ordinal);
+        }
+
+        worker.PushPull(0, new float[Initial.Length]);
+        Assert.Equal(Initial, worker.Values);
+    }
+
     [Fact]
     public async Task A_worker_that_dies_within_a_push_leaves_no_trace()
     {

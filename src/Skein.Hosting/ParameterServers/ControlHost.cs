@@ -1,4 +1,7 @@
 using System.Net;
+using Grpc.Health.V1;
+using Grpc.Reflection;
+using Grpc.Reflection.V1Alpha;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Hosting;
@@ -11,18 +14,16 @@ using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using Skein.Collectives.Rendezvous;
+using Skein.ParameterServer.Control;
 
-namespace Skein.ParameterServer.Control;
+namespace Skein.Hosting.ParameterServers;
 
 /// <summary>
 /// Serves gRPC to the members of a job, with the standard health and reflection services: HTTP/2 without TLS on
 /// connections that have proved to know the job's secret. Reads no configuration and handles no signals.
 /// </summary>
-internal sealed class ControlHost : IAsyncDisposable
+public sealed class ControlHost : IAsyncDisposable
 {
-    /// <summary>The longest message either way, in bytes.</summary>
-    public const int MaximumMessageLength = 4 << 20;
-
     /// <summary>How long calls may go on after the host was told to stop.</summary>
     private static readonly TimeSpan StopTimeout = TimeSpan.FromSeconds(2);
 
@@ -37,12 +38,18 @@ internal sealed class ControlHost : IAsyncDisposable
     /// <summary>The address that it listens at, with the port that the system chose if none was asked for.</summary>
     public IPEndPoint Endpoint { get; }
 
-    /// <summary>Starts to serve <paramref name="service"/>.</summary>
+    /// <summary>Starts to serve a member's service.</summary>
+    /// <param name="listen">Where; port 0 lets the system choose.</param>
+    /// <param name="secret">The job's secret.</param>
+    /// <param name="service">What is served.</param>
+    /// <param name="logger">Where to log; null for nowhere.</param>
+    /// <param name="cancellationToken">Gives up.</param>
     /// <exception cref="Skein.Collectives.RendezvousException">The address cannot be listened at.</exception>
-    public static async Task<ControlHost> StartAsync<TService>(
-        IPEndPoint listen, JobSecret secret, TService service, ILogger? logger, CancellationToken cancellationToken)
-        where TService : class
+    public static async Task<ControlHost> StartAsync(
+        IPEndPoint listen, JobSecret secret, ControlService service, ILogger? logger = null, CancellationToken cancellationToken = default)
     {
+        ArgumentNullException.ThrowIfNull(listen);
+        ArgumentNullException.ThrowIfNull(service);
         logger ??= NullLogger.Instance;
         WebApplicationBuilder builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions());
         builder.Logging.SetMinimumLevel(LogLevel.Warning).AddProvider(new GivenLogger(logger));
@@ -58,17 +65,16 @@ internal sealed class ControlHost : IAsyncDisposable
         builder.Services.AddRouting();
         builder.Services.AddGrpc(grpc =>
         {
-            grpc.MaxReceiveMessageSize = MaximumMessageLength;
-            grpc.MaxSendMessageSize = MaximumMessageLength;
+            grpc.MaxReceiveMessageSize = ControlService.MaximumMessageLength;
+            grpc.MaxSendMessageSize = ControlService.MaximumMessageLength;
         });
         builder.Services.AddGrpcHealthChecks().AddCheck("answers", () => HealthCheckResult.Healthy());
-        builder.Services.AddGrpcReflection();
-        builder.Services.AddSingleton(service);
 
         WebApplication application = builder.Build();
-        application.MapGrpcService<TService>();
+        application.MapGrpcService(service.Definition);
         application.MapGrpcHealthChecksService();
-        application.MapGrpcReflectionService();
+        application.MapGrpcService(ServerReflection.BindService(
+            new ReflectionServiceImpl(service.Descriptor, Health.Descriptor, ServerReflection.Descriptor)));
         try
         {
             await application.StartAsync(cancellationToken).ConfigureAwait(false);
