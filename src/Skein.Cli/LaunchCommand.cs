@@ -88,7 +88,7 @@ internal static class LaunchCommand
         return outcome.ExitCode;
     }
 
-    private static LaunchOptions ReadOptions(ParseResult parsed)
+    internal static LaunchOptions ReadOptions(ParseResult parsed)
     {
         var program = parsed.GetRequiredValue(Program);
         var processes = CommandLine.AtLeastOne(parsed, Processes);

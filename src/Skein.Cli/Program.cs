@@ -1,24 +1,7 @@
-using System.CommandLine;
 using Skein.Cli;
-using Skein.Cli.Bench;
-using Skein.Cli.Doctor;
 using Skein.Collectives.Rendezvous;
 
 // mpirun gives ranks a pseudo-terminal, to which the runtime would write control sequences, in front of the JSON.
 if (LauncherEnvironment.HasRank()) Environment.SetEnvironmentVariable("TERM", "dumb");
 
-var root = new RootCommand("Trains one model on many machines.")
-{
-    TrainCommand.Create(),
-    GenerateCommand.Create(),
-    LaunchCommand.Create(),
-    ParameterServerCommand.Create(),
-    BenchCommand.Create(),
-    PlanCommand.Create(),
-    DoctorCommand.Create(),
-    CommonOptions.Json,
-    CommonOptions.Verbose,
-    CommonOptions.Seed,
-    CommonOptions.RunDirectory,
-};
-return await CommandLine.RunAsync(root, args);
+return await CommandLine.RunAsync(SkeinCommand.Create(), args);

@@ -67,7 +67,7 @@ internal sealed record BenchOptions
         return command;
     }
 
-    private static BenchOptions Read(ParseResult parsed)
+    internal static BenchOptions Read(ParseResult parsed)
     {
         string collective = OneOf("collective", parsed.GetRequiredValue(CollectiveSyntax), Collectives);
         string typeName = OneOf("--dtype", parsed.GetRequiredValue(TypeSyntax), Types.Keys);

@@ -32,7 +32,7 @@ internal static class PlanSyntax
         return command;
     }
 
-    private static PlanOptions Read(ParseResult parsed)
+    internal static PlanOptions Read(ParseResult parsed)
     {
         int workers = CommandLine.AtLeastOne(parsed, Workers);
         var asked = new TrainOptions

@@ -20,7 +20,7 @@ public sealed class PackageFeed : IAsyncLifetime, ICollectionFixture<PackageFeed
     public async ValueTask InitializeAsync()
     {
         // The tests' own build is packed; it has the version in its files' names only.
-        await DotnetAsync(RepositoryTests.Root, [], "pack", "-c", "Release", "--no-build", "-v", "q", "-o", Folder, $"-p:PackageVersion={Version}");
+        await DotnetAsync(Repository.Root, [], "pack", "-c", "Release", "--no-build", "-v", "q", "-o", Folder, $"-p:PackageVersion={Version}");
         await File.WriteAllTextAsync(Path.Combine(root, "nuget.config"), $"""
             <configuration><packageSources><add key="tested" value="{Folder}" /></packageSources></configuration>
             """);
