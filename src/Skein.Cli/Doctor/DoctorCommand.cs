@@ -14,6 +14,7 @@ internal static class DoctorCommand
         MachineChecks.HugePages,
         LibraryChecks.LibTorch,
         LibraryChecks.Gpu,
+        ImageChecks.Images,
         TransportChecks.Tcp,
         TransportChecks.Ports,
         TransportChecks.SharedMemory,

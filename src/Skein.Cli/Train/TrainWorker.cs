@@ -28,6 +28,7 @@ internal static class TrainWorker
         Device device = SelectDevice(plan.Device, place.LocalRank);
 
         // Before the ranks meet: what is missing on all is then said at once and by each.
+        await ExternalFiles.FetchAsync(plan.Workload, cancellationToken);
         using WorkloadData data = await plan.Workload.LoadDataAsync(cancellationToken);
         bool aggregates = options.Server.Aggregate > 1;
         using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(
