@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Formats.Tar;
 using System.Text.RegularExpressions;
 
 namespace Skein.Workloads.Fetching;
@@ -33,16 +34,17 @@ internal sealed partial class DebianPackage(string name, IProgress<FetchProgress
         string folder = Directory.CreateTempSubdirectory("skein-apt-").FullName;
         try
         {
-            string ofSystem = Configure(folder, "apt.conf", "");
             string[] locate = ["-qq", "download", "--print-uris", name];
-            (string answer, _) = await RunAsync("apt-get", ["-c", ofSystem, .. locate], cancellationToken).ConfigureAwait(false);
-            if (Read(answer) is { } known) return known;
+            string systems = Configure(folder, "systems.conf", "");
+            Said answer = await AskAptAsync(["-c", systems, .. locate], folder, cancellationToken).ConfigureAwait(false);
+            if (ReadAddress(answer) is { } known) return known;
 
             progress?.Report(new($"asking the package sources for {name}"));
-            string ofOurs = Configure(folder, "fresh.conf", $"Dir::State::lists \"{Directory.CreateDirectory(Path.Combine(folder, "lists", "partial")).Parent}/\";");
-            (_, string updating) = await RunAsync("apt-get", ["-c", ofOurs, "-qq", "update"], cancellationToken).ConfigureAwait(false);
-            (answer, string locating) = await RunAsync("apt-get", ["-c", ofOurs, .. locate], cancellationToken).ConfigureAwait(false);
-            return Read(answer) ?? throw new FetchException(LastLine(updating) ?? LastLine(locating) ?? "apt-get names no address of it");
+            string lists = Directory.CreateDirectory(Path.Combine(folder, "lists", "partial")).Parent!.FullName;
+            string fresh = Configure(folder, "fresh.conf", $"Dir::State::lists \"{lists}/\";");
+            Said update = await AskAptAsync(["-c", fresh, "-qq", "update"], folder, cancellationToken).ConfigureAwait(false);
+            answer = await AskAptAsync(["-c", fresh, .. locate], folder, cancellationToken).ConfigureAwait(false);
+            return ReadAddress(answer) ?? throw new FetchException(update.Problem ?? answer.Problem ?? "apt-get names no address of it");
         }
         finally
         {
@@ -50,12 +52,44 @@ internal sealed partial class DebianPackage(string name, IProgress<FetchProgress
         }
     }
 
-    /// <summary>Writes the files of a downloaded package below <paramref name="folder"/>.</summary>
-    /// <exception cref="FetchException">It is damaged.</exception>
-    internal static async Task UnpackAsync(string archive, string folder, CancellationToken cancellationToken)
+    /// <summary>Writes those of a downloaded package's files that are in one of its folders into another.</summary>
+    /// <param name="archive">The package.</param>
+    /// <param name="source">The folder of the package, as it would be in the system.</param>
+    /// <param name="target">Where the files are to be; it is there.</param>
+    /// <param name="cancellationToken">Ends it halfway.</param>
+    /// <exception cref="FetchException">The package is damaged.</exception>
+    /// <exception cref="IOException">The files cannot be written.</exception>
+    internal static async Task UnpackAsync(string archive, string source, string target, CancellationToken cancellationToken)
     {
-        (_, string errors) = await RunAsync("dpkg-deb", ["-x", archive, folder], cancellationToken).ConfigureAwait(false);
-        if (LastLine(errors) is { } error) throw new FetchException(error);
+        Said said = await RunAsync("dpkg-deb", ["--fsys-tarfile", archive], target, ExtractAsync, cancellationToken).ConfigureAwait(false);
+        if (said.ExitCode != 0) throw new FetchException(said.Problem ?? $"dpkg-deb ended with {said.ExitCode}");
+
+        async Task<string> ExtractAsync(Stream stream, CancellationToken limit)
+        {
+            using var files = new TarReader(stream);
+            while (await NextAsync(files, limit).ConfigureAwait(false) is { } entry)
+            {
+                string path = $"/{entry.Name.TrimStart('.', '/')}";
+                if (entry.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile && Path.GetDirectoryName(path) == source)
+                {
+                    await entry.ExtractToFileAsync(Path.Combine(target, Path.GetFileName(path)), overwrite: true, limit).ConfigureAwait(false);
+                }
+            }
+
+            return "";
+        }
+    }
+
+    private static async Task<TarEntry?> NextAsync(TarReader files, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await files.GetNextEntryAsync(cancellationToken: cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception error) when (error is InvalidDataException or EndOfStreamException)
+        {
+            throw new FetchException($"the package is damaged: {error.Message}", error);
+        }
     }
 
     private static string Configure(string folder, string file, string more)
@@ -66,16 +100,22 @@ internal sealed partial class DebianPackage(string name, IProgress<FetchProgress
         return path;
     }
 
-    private static Uri? Read(string answer) => Address().Match(answer) is { Success: true } match ? new Uri(match.Groups[1].Value) : null;
+    private static Uri? ReadAddress(Said answer) => Address().Match(answer.Output) is { Success: true } match ? new Uri(match.Groups[1].Value) : null;
 
-    private static string? LastLine(string text) =>
-        text.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries).LastOrDefault(static line => line.StartsWith("E:", StringComparison.Ordinal))?[2..].Trim()
-        ?? text.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries).LastOrDefault();
+    private static Task<Said> AskAptAsync(string[] arguments, string folder, CancellationToken cancellationToken) => RunAsync(
+        "apt-get", arguments, folder, static (output, limit) => new StreamReader(output).ReadToEndAsync(limit), cancellationToken);
 
-    /// <returns>What it said on its two streams; on the second at least something when it failed.</returns>
-    private static async Task<(string Output, string Errors)> RunAsync(string program, string[] arguments, CancellationToken cancellationToken)
+    private static async Task<Said> RunAsync(
+        string program, string[] arguments, string folder, Func<Stream, CancellationToken, Task<string>> read, CancellationToken cancellationToken)
     {
-        var start = new ProcessStartInfo(program, arguments) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = new ProcessStartInfo(program, arguments)
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            // apt-get names no address of what lies in its folder already.
+            WorkingDirectory = folder,
+        };
         start.Environment["LC_ALL"] = "C";
         using Process process = Process.Start(start)!;
         process.StandardInput.Close();
@@ -83,17 +123,18 @@ internal sealed partial class DebianPackage(string name, IProgress<FetchProgress
         limit.CancelAfter(Limit);
         try
         {
-            Task<string> output = process.StandardOutput.ReadToEndAsync(limit.Token), errors = process.StandardError.ReadToEndAsync(limit.Token);
+            Task<string> errors = process.StandardError.ReadToEndAsync(limit.Token);
+            string output = await read(process.StandardOutput.BaseStream, limit.Token).ConfigureAwait(false);
             await process.WaitForExitAsync(limit.Token).ConfigureAwait(false);
-            string said = await errors.ConfigureAwait(false);
-            string failure = process.ExitCode == 0 ? "" : string.IsNullOrWhiteSpace(said) ? $"{program} ended with {process.ExitCode}" : said;
-            return (await output.ConfigureAwait(false), failure);
+            return new Said(process.ExitCode, output, await errors.ConfigureAwait(false));
         }
-        catch (OperationCanceledException)
+        catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
         {
-            process.Kill(entireProcessTree: true);
-            cancellationToken.ThrowIfCancellationRequested();
             throw new FetchException($"{program} {arguments[^1]} came to no end in {Limit.TotalMinutes:0} minutes");
+        }
+        finally
+        {
+            if (!process.HasExited) process.Kill(entireProcessTree: true);
         }
     }
 
@@ -102,4 +143,10 @@ internal sealed partial class DebianPackage(string name, IProgress<FetchProgress
 
     [GeneratedRegex("^'(https?://[^']+)' ", RegexOptions.Multiline)]
     private static partial Regex Address();
+
+    private sealed record Said(int ExitCode, string Output, string Errors)
+    {
+        /// <summary>The first line of the errors, which is the cause; what follows are consequences. Null: there is none.</summary>
+        public string? Problem => Errors.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries).FirstOrDefault();
+    }
 }

@@ -107,11 +107,10 @@ internal sealed record PublishedFiles
     {
         Uri source = await new DebianPackage(Package, progress).LocateAsync(cancellationToken).ConfigureAwait(false);
         string archive = Path.Combine(cache, $"{Package}.deb"), unpacked = Path.Combine(cache, "unpacked");
-        string files = Path.Join(unpacked, PackageFolder);
         try
         {
             await download.FetchAsync(source, archive, $"{Name}, Debian's package {Package}", UnpackAsync, cancellationToken).ConfigureAwait(false);
-            foreach (string file in Contents.Keys) File.Move(Path.Combine(files, file), Path.Combine(cache, file), overwrite: true);
+            foreach (string file in Contents.Keys) File.Move(Path.Combine(unpacked, file), Path.Combine(cache, file), overwrite: true);
         }
         finally
         {
@@ -121,8 +120,9 @@ internal sealed record PublishedFiles
 
         async Task UnpackAsync(string part)
         {
-            await DebianPackage.UnpackAsync(part, unpacked, cancellationToken).ConfigureAwait(false);
-            foreach (string file in Contents.Keys) await CheckAsync(Path.Combine(files, file), file, cancellationToken).ConfigureAwait(false);
+            Directory.CreateDirectory(unpacked);
+            await DebianPackage.UnpackAsync(part, PackageFolder, unpacked, cancellationToken).ConfigureAwait(false);
+            foreach (string file in Contents.Keys) await CheckAsync(Path.Combine(unpacked, file), file, cancellationToken).ConfigureAwait(false);
         }
     }
 
@@ -138,7 +138,7 @@ internal sealed record PublishedFiles
             // It gets its name next, which must not outlive its content when the machine loses power.
             compressed.Flush(flushToDisk: true);
         }
-        catch (Exception error) when (error is InvalidDataException or FileNotFoundException or DirectoryNotFoundException)
+        catch (Exception error) when (error is InvalidDataException or FileNotFoundException)
         {
             throw new FetchException($"{file} is not what was published: {error.Message}", error);
         }
