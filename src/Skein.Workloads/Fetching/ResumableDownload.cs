@@ -49,7 +49,7 @@ internal sealed class ResumableDownload(TimeSpan silence, IProgress<FetchProgres
     /// <returns>Whether the beginning was there from an earlier download.</returns>
     private async Task<bool> CompleteAsync(Uri source, string part, string what, CancellationToken cancellationToken)
     {
-        var file = new FileStream(part, FileMode.OpenOrCreate, FileAccess.Write, FileShare.Read);
+        var file = new FileStream(part, FileMode.OpenOrCreate, FileAccess.Write, FileShare.Read | FileShare.Delete);
         await using (file.ConfigureAwait(false))
         {
             bool resumed = file.Length > 0;
@@ -60,9 +60,12 @@ internal sealed class ResumableDownload(TimeSpan silence, IProgress<FetchProgres
                 {
                     return await ContinueAsync(source, file, what, cancellationToken).ConfigureAwait(false) && resumed;
                 }
-                catch (FetchException) when (attempt < Attempts && file.Length > before)
+                catch (FetchException)
                 {
-                    // The connection broke after some of it had come: ask for the rest.
+                    // When the connection broke after some of it had come, the rest is worth asking for.
+                    if (attempt < Attempts && file.Length > before) continue;
+                    if (file.Length == 0) File.Delete(part);
+                    throw;
                 }
             }
         }

@@ -132,7 +132,7 @@ public sealed class PublishedFilesTests : IDisposable
         place.HaveDebian(locate: "echo 'E: Unable to locate package' >&2; exit 100", update: "echo 'W: Could not resolve host' >&2");
         place.Server.Dispose();
         var error = await Assert.ThrowsAsync<FileNotFoundException>(() => place.Files.FetchAsync(null, CancellationToken.None));
-        Assert.StartsWith($"Numbers is not here and cannot be fetched (as Debian's package {FetchingPlace.Package}: W: Could not resolve host; from {place.Server.Address}: Connection refused", error.Message, StringComparison.Ordinal);
+        Assert.StartsWith($"Numbers is not here and cannot be fetched (as Debian's package {FetchingPlace.Package}: W: Could not resolve host; from {place.Files.PublishedAt}: Connection refused", error.Message, StringComparison.Ordinal);
         Assert.EndsWith("or set SKEIN_DATA_DIR to a folder with a.gz, b.gz", error.Message, StringComparison.Ordinal);
     }
 
