@@ -8,7 +8,7 @@ internal sealed class Interruption : IDisposable
     private readonly CancellationTokenSource cancellation = new();
     private readonly PosixSignalRegistration[] signals;
 
-    /// <param name="grace">After which the process ends though it has not heeded the token. Null: it has all the time that it wants.</param>
+    /// <param name="grace">After which the process ends though it has not heeded the token. Null: never.</param>
     public Interruption(TimeSpan? grace = null)
     {
         signals = [PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop), PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop)];
@@ -17,7 +17,8 @@ internal sealed class Interruption : IDisposable
         {
             context.Cancel = true;
             cancellation.Cancel();
-            if (grace is { } time) _ = Task.Delay(time).ContinueWith(static _ => Environment.Exit(CommandLine.Interrupted), TaskScheduler.Default);
+            if (grace is not { } time) return;
+            _ = Task.Delay(time).ContinueWith(static _ => Environment.Exit(CommandLine.Interrupted), TaskScheduler.Default);
         }
     }
 

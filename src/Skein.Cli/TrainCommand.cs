@@ -31,7 +31,12 @@ internal static class TrainCommand
         // Before anything is started, so that what does not fit is one line and not one of each worker.
         TrainPlan plan = TrainPlan.Create(options, options.Workers);
         bool joins = plan.Servers is not null && JoinsRunningJob(options);
-        if (joins && options.Workers > 1) throw new UsageException($"--workers is {options.Workers}, but only one worker joins a running job at a time: start skein train once for each");
+        if (joins && options.Workers > 1)
+        {
+            throw new UsageException(
+                $"--workers is {options.Workers}, but only one worker joins a running job at a time: start skein train once for each");
+        }
+
         if (joins || (plan.Servers is null && options.Workers == 1)) return await WorkAsync(options, 1);
 
         // Also here, since of its workers only one is heard.

@@ -6,7 +6,8 @@ namespace Skein.EndToEnd;
 public sealed class FirstMinuteTests : IDisposable
 {
     private const string Packages = "/usr/share/datasets";
-    private static readonly string[] Images = ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"];
+    private static readonly string[] Images =
+        ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"];
 
     private readonly string directory = Directory.CreateTempSubdirectory("skein-first-").FullName;
 
@@ -17,7 +18,8 @@ public sealed class FirstMinuteTests : IDisposable
     [InlineData("2")]
     public async Task Without_a_workload_digits_is_trained(string workers)
     {
-        var (code, output, errors) = await SkeinProcess.RunAsync("train", "--workers", workers, "--max-steps", "3", "--json", "--run-dir", Path.Combine(directory, "run"));
+        var run = Path.Combine(directory, "run");
+        var (code, output, errors) = await SkeinProcess.RunAsync("train", "--workers", workers, "--max-steps", "3", "--json", "--run-dir", run);
         Assert.True(code == 0, string.Join('\n', errors));
         using var json = JsonDocument.Parse(output[^1]);
         Assert.Equal("digits", json.RootElement.GetProperty("workload").GetString());
@@ -28,9 +30,11 @@ public sealed class FirstMinuteTests : IDisposable
     [Fact]
     public async Task A_run_without_a_workload_and_a_folder_is_named_after_digits()
     {
-        await using var training = SkeinProcess.StartProgram("sh", [], "-c", "cd \"$1\" && exec dotnet \"$2\" train --max-steps 1", "sh", directory, SkeinProcess.Program);
+        await using var training = SkeinProcess.StartProgram(
+            "sh", [], "-c", "cd \"$1\" && exec dotnet \"$2\" train --max-steps 1", "sh", directory, SkeinProcess.Program);
         Assert.True(await training.ExitAsync() == 0, string.Join('\n', training.Errors));
-        Assert.StartsWith("digits-", Path.GetFileName(Assert.Single(Directory.GetDirectories(Path.Combine(directory, "runs")))), StringComparison.Ordinal);
+        string run = Assert.Single(Directory.GetDirectories(Path.Combine(directory, "runs")));
+        Assert.StartsWith("digits-", Path.GetFileName(run), StringComparison.Ordinal);
     }
 
     [Fact]
@@ -38,7 +42,8 @@ public sealed class FirstMinuteTests : IDisposable
     {
         var (code, output, _) = await SkeinProcess.RunAsync("train", "--help");
         Assert.Equal(0, code);
-        Assert.Contains(output, line => line.Contains("<WORKLOAD>", StringComparison.Ordinal) && line.Contains("[default: digits]", StringComparison.Ordinal));
+        string argument = Assert.Single(output, line => line.TrimStart().StartsWith("<WORKLOAD>", StringComparison.Ordinal));
+        Assert.EndsWith("[default: digits]", argument, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -47,8 +52,9 @@ public sealed class FirstMinuteTests : IDisposable
     public async Task A_proxy_that_refuses_is_one_line_and_code_1(int workers)
     {
         string cache = Directory.CreateDirectory(Path.Combine(directory, "cache")).FullName;
+        const string Refusing = "http://127.0.0.1:1";
         await using var job = Start(
-            [("XDG_CACHE_HOME", cache), ("http_proxy", "http://127.0.0.1:1"), ("https_proxy", "http://127.0.0.1:1"), ("SKEIN_DATA_DIR", null)],
+            [("XDG_CACHE_HOME", cache), ("http_proxy", Refusing), ("https_proxy", Refusing), ("SKEIN_DATA_DIR", null)],
             "train", "fashion-mnist", "--workers", $"{workers}", "--run-dir", Path.Combine(directory, "run"));
         Assert.Equal(1, await job.ExitAsync());
         string error = Assert.Single(job.Errors, line => line.StartsWith("skein: ", StringComparison.Ordinal));
@@ -81,7 +87,8 @@ public sealed class FirstMinuteTests : IDisposable
         await using var doctor = Start(environment, "doctor", "--json");
         Assert.True(await doctor.ExitAsync() == 0, string.Join('\n', doctor.Errors));
         using var json = JsonDocument.Parse(doctor.Output[^1]);
-        return json.RootElement.GetProperty("checks").EnumerateArray().Single(check => check.GetProperty("name").GetString() == "images").Clone();
+        JsonElement checks = json.RootElement.GetProperty("checks");
+        return checks.EnumerateArray().Single(check => check.GetProperty("name").GetString() == "images").Clone();
     }
 
     /// <summary>Starts the command where Debian's package of the images is not installed, or not to be seen.</summary>

@@ -17,7 +17,7 @@ internal static class ImageChecks
         }
         catch (FileNotFoundException error)
         {
-            return Finding.Absent(Name, error.Message, $"only for fashion-mnist: unset SKEIN_DATA_DIR, and its first training fetches them");
+            return Finding.Absent(Name, error.Message, "only for fashion-mnist: unset SKEIN_DATA_DIR, and its first training fetches them");
         }
     }
 }

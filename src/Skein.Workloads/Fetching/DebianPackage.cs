@@ -70,10 +70,10 @@ internal sealed partial class DebianPackage(string name, IProgress<FetchProgress
             while (await NextAsync(files, limit).ConfigureAwait(false) is { } entry)
             {
                 string path = $"/{entry.Name.TrimStart('.', '/')}";
-                if (entry.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile && Path.GetDirectoryName(path) == source)
-                {
-                    await entry.ExtractToFileAsync(Path.Combine(target, Path.GetFileName(path)), overwrite: true, limit).ConfigureAwait(false);
-                }
+                bool isFile = entry.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile;
+                if (!isFile || Path.GetDirectoryName(path) != source) continue;
+                string extracted = Path.Combine(target, Path.GetFileName(path));
+                await entry.ExtractToFileAsync(extracted, overwrite: true, limit).ConfigureAwait(false);
             }
 
             return "";
@@ -100,13 +100,18 @@ internal sealed partial class DebianPackage(string name, IProgress<FetchProgress
         return path;
     }
 
-    private static Uri? ReadAddress(Said answer) => Address().Match(answer.Output) is { Success: true } match ? new Uri(match.Groups[1].Value) : null;
+    private static Uri? ReadAddress(Said answer) =>
+        Address().Match(answer.Output) is { Success: true } match ? new Uri(match.Groups[1].Value) : null;
 
     private static Task<Said> AskAptAsync(string[] arguments, string folder, CancellationToken cancellationToken) => RunAsync(
         "apt-get", arguments, folder, static (output, limit) => new StreamReader(output).ReadToEndAsync(limit), cancellationToken);
 
     private static async Task<Said> RunAsync(
-        string program, string[] arguments, string folder, Func<Stream, CancellationToken, Task<string>> read, CancellationToken cancellationToken)
+        string program,
+        string[] arguments,
+        string folder,
+        Func<Stream, CancellationToken, Task<string>> read,
+        CancellationToken cancellationToken)
     {
         var start = new ProcessStartInfo(program, arguments)
         {
@@ -147,6 +152,7 @@ internal sealed partial class DebianPackage(string name, IProgress<FetchProgress
     private sealed record Said(int ExitCode, string Output, string Errors)
     {
         /// <summary>The first line of the errors, which is the cause; what follows are consequences. Null: there is none.</summary>
-        public string? Problem => Errors.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries).FirstOrDefault();
+        public string? Problem =>
+            Errors.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries).FirstOrDefault();
     }
 }

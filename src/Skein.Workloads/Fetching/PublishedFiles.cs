@@ -42,7 +42,9 @@ internal sealed record PublishedFiles
         {
             string[] candidates = [given, Path.Combine(given, FolderName)];
             return Array.Find(candidates, HasAll)
-                ?? throw new FileNotFoundException($"{GivenFolder} is {given}, but {Missing(given).First()} is not there; put the {Contents.Count} files of {Name} there, or unset it");
+                ?? throw new FileNotFoundException(
+                    $"{GivenFolder} is {given}, but {Missing(given).First()} is not there; " +
+                    $"put the {Contents.Count} files of {Name} there, or unset it");
         }
 
         return HasAll(PackageFolder) ? PackageFolder : HasAll(Cache) ? Cache : null;
@@ -63,7 +65,9 @@ internal sealed record PublishedFiles
         catch (Exception error) when (error is (IOException and not FileNotFoundException) or UnauthorizedAccessException)
         {
             throw new IOException(
-                $"{Name} cannot be stored in {cache} ({error.Message}); make room there, or set XDG_CACHE_HOME to another folder, or {GivenFolder} to one that has the files", error);
+                $"{Name} cannot be stored in {cache} ({error.Message}); make room there, or set XDG_CACHE_HOME to another folder, " +
+                $"or {GivenFolder} to one that has the files",
+                error);
         }
     }
 
@@ -89,27 +93,31 @@ internal sealed record PublishedFiles
         {
             foreach (string file in Missing(cache))
             {
-                await download.FetchAsync(
-                    new Uri(PublishedAt, file), Path.Combine(cache, file), file, part => CheckAsync(part, file, cancellationToken), cancellationToken).ConfigureAwait(false);
+                Task CheckPartAsync(string part) => CheckAsync(part, file, cancellationToken);
+                Uri source = new(PublishedAt, file);
+                await download.FetchAsync(source, Path.Combine(cache, file), file, CheckPartAsync, cancellationToken).ConfigureAwait(false);
             }
         }
         catch (FetchException error)
         {
             failures.Add($"from {PublishedAt}: {error.Message}");
             throw new FileNotFoundException(
-                $"{Name} is not here and cannot be fetched ({string.Join("; ", failures)}); bring this machine onto the network (http_proxy names a proxy), " +
+                $"{Name} is not here and cannot be fetched ({string.Join("; ", failures)}); " +
+                "bring this machine onto the network (http_proxy names a proxy), " +
                 $"or set {GivenFolder} to a folder with {string.Join(", ", Contents.Keys)}",
                 error);
         }
     }
 
-    private async Task FetchPackageAsync(ResumableDownload download, string cache, IProgress<FetchProgress>? progress, CancellationToken cancellationToken)
+    private async Task FetchPackageAsync(
+        ResumableDownload download, string cache, IProgress<FetchProgress>? progress, CancellationToken cancellationToken)
     {
         Uri source = await new DebianPackage(Package, progress).LocateAsync(cancellationToken).ConfigureAwait(false);
         string archive = Path.Combine(cache, $"{Package}.deb"), unpacked = Path.Combine(cache, "unpacked");
         try
         {
-            await download.FetchAsync(source, archive, $"{Name}, Debian's package {Package}", UnpackAsync, cancellationToken).ConfigureAwait(false);
+            string what = $"{Name}, Debian's package {Package}";
+            await download.FetchAsync(source, archive, what, UnpackAsync, cancellationToken).ConfigureAwait(false);
             foreach (string file in Contents.Keys) File.Move(Path.Combine(unpacked, file), Path.Combine(cache, file), overwrite: true);
         }
         finally
@@ -122,7 +130,10 @@ internal sealed record PublishedFiles
         {
             Directory.CreateDirectory(unpacked);
             await DebianPackage.UnpackAsync(part, PackageFolder, unpacked, cancellationToken).ConfigureAwait(false);
-            foreach (string file in Contents.Keys) await CheckAsync(Path.Combine(unpacked, file), file, cancellationToken).ConfigureAwait(false);
+            foreach (string file in Contents.Keys)
+            {
+                await CheckAsync(Path.Combine(unpacked, file), file, cancellationToken).ConfigureAwait(false);
+            }
         }
     }
 
@@ -143,7 +154,8 @@ internal sealed record PublishedFiles
             throw new FetchException($"{file} is not what was published: {error.Message}", error);
         }
 
-        if (actual != Contents[file]) throw new FetchException($"{file} is not what was published: its content has SHA-256 {actual} instead of {Contents[file]}");
+        if (actual == Contents[file]) return;
+        throw new FetchException($"{file} is not what was published: its content has SHA-256 {actual} instead of {Contents[file]}");
     }
 
     private bool HasAll(string folder) => !Missing(folder).Any();

@@ -19,9 +19,11 @@ internal sealed class ResumableDownload(TimeSpan silence, IProgress<FetchProgres
     /// <param name="source">Where it is.</param>
     /// <param name="path">Where it is to be.</param>
     /// <param name="what">What it is, for people.</param>
-    /// <param name="check">Puts the file at the path that it is given onto the disk, or throws <see cref="FetchException"/> when it is not what is wanted.</param>
+    /// <param name="check">
+    /// Puts the file at the path that it is given onto the disk, or throws <see cref="FetchException"/> when it is not what is wanted.
+    /// </param>
     /// <param name="cancellationToken">Ends the download; what has come is kept.</param>
-    /// <exception cref="FetchException">The source does not have it, does not answer, or has something else. No wrong file is kept.</exception>
+    /// <exception cref="FetchException">The source has it not, does not answer, or has something else. No wrong file is kept.</exception>
     /// <exception cref="IOException">It cannot be stored.</exception>
     internal async Task FetchAsync(Uri source, string path, string what, Func<string, Task> check, CancellationToken cancellationToken)
     {
@@ -78,7 +80,8 @@ internal sealed class ResumableDownload(TimeSpan silence, IProgress<FetchProgres
         using var patience = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         using var request = new HttpRequestMessage(HttpMethod.Get, source);
         if (file.Length > 0) request.Headers.Range = new RangeHeaderValue(file.Length, null);
-        using HttpResponseMessage response = await HearAsync(() => client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, patience.Token)).ConfigureAwait(false);
+        using HttpResponseMessage response = await HearAsync(
+            () => client.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, patience.Token)).ConfigureAwait(false);
         bool continues = response.StatusCode == HttpStatusCode.PartialContent && response.Content.Headers.ContentRange?.From == file.Length;
         if (response.StatusCode == HttpStatusCode.RequestedRangeNotSatisfiable && file.Length > 0)
         {
@@ -89,7 +92,11 @@ internal sealed class ResumableDownload(TimeSpan silence, IProgress<FetchProgres
 
         if (!continues)
         {
-            if (response.StatusCode != HttpStatusCode.OK) throw new FetchException($"{source.Host} answers {(int)response.StatusCode} {response.ReasonPhrase}");
+            if (response.StatusCode != HttpStatusCode.OK)
+            {
+                throw new FetchException($"{source.Host} answers {(int)response.StatusCode} {response.ReasonPhrase}");
+            }
+
             file.SetLength(0);
         }
 

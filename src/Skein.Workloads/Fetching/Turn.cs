@@ -20,9 +20,10 @@ internal sealed class Turn : IDisposable
 
     private Turn(FileStream file) => this.file = file;
 
-    /// <summary>Waits for the other process for as long as what it does in the folder makes progress, and <paramref name="limit"/> longer.</summary>
+    /// <summary>Waits for the other process for as long as the folder grows or shrinks, and <paramref name="limit"/> longer.</summary>
     /// <exception cref="TimeoutException">The other process did nothing for <paramref name="limit"/>.</exception>
-    internal static async Task<Turn> TakeAsync(string folder, TimeSpan limit, IProgress<FetchProgress>? progress, CancellationToken cancellationToken)
+    internal static async Task<Turn> TakeAsync(
+        string folder, TimeSpan limit, IProgress<FetchProgress>? progress, CancellationToken cancellationToken)
     {
         string path = Path.Combine(folder, FileName);
         var waiting = Stopwatch.StartNew();
@@ -49,7 +50,8 @@ internal sealed class Turn : IDisposable
                 if (silence.Elapsed > limit)
                 {
                     throw new TimeoutException(
-                        $"another process holds {path} and has fetched nothing for {limit.TotalSeconds:0} s: end it (fuser {path} names it), then start again");
+                        $"another process holds {path} and has fetched nothing for {limit.TotalSeconds:0} s: " +
+                        $"end it (fuser {path} names it), then start again");
                 }
 
                 await Task.Delay(Retry, cancellationToken).ConfigureAwait(false);

@@ -80,7 +80,9 @@ internal sealed class FetchingPlace : IDisposable
         return folder;
     }
 
-    /// <summary>Brings apt-get as a script for the shell, in which $address is the package's and $fresh says whether the lists are the caller's own.</summary>
+    /// <summary>
+    /// Brings apt-get as a script for the shell, in which $address is the package's and $fresh says whether the lists are the caller's own.
+    /// </summary>
     public void HaveDebian(string locate, string update = "exit 0")
     {
         // A real package has the archive of its files inside; these are it.
@@ -104,10 +106,14 @@ internal sealed class FetchingPlace : IDisposable
         using var archive = new MemoryStream();
         using (var tar = new TarWriter(archive, leaveOpen: true))
         {
-            foreach ((string name, byte[] content) in (IEnumerable<(string, byte[])>)[("a.gz", Compress(Noise(seed: 1, 3000), CompressionLevel.NoCompression)), ("b.gz", Compress(b, CompressionLevel.NoCompression))])
-            {
-                tar.WriteEntry(new UstarTarEntry(TarEntryType.RegularFile, $".{Files.PackageFolder}/{name}") { DataStream = new MemoryStream(content) });
-            }
+            Write("a.gz", Noise(seed: 1, 3000));
+            Write("b.gz", b);
+
+            void Write(string name, byte[] content) => tar.WriteEntry(
+                new UstarTarEntry(TarEntryType.RegularFile, $".{Files.PackageFolder}/{name}")
+                {
+                    DataStream = new MemoryStream(Compress(content, CompressionLevel.NoCompression)),
+                });
         }
 
         return archive.ToArray();
@@ -149,7 +155,7 @@ internal sealed class FetchingPlace : IDisposable
     {
         string path = Path.Combine(Programs, name);
         File.WriteAllText(path, $"#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n", Encoding.ASCII);
-        if (!OperatingSystem.IsWindows()) File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        if (!OperatingSystem.IsWindows()) File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserExecute);
     }
 }
 

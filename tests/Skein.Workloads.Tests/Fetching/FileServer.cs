@@ -52,7 +52,8 @@ internal sealed partial class FileServer : IDisposable
             NetworkStream stream = client.GetStream();
             string request = await ReadRequestAsync(stream);
             string name = Name().Match(request).Groups[1].Value;
-            int from = Range().Match(request) is { Success: true } range ? int.Parse(range.Groups[1].Value, CultureInfo.InvariantCulture) : 0;
+            Match range = Range().Match(request);
+            int from = range.Success ? int.Parse(range.Groups[1].Value, CultureInfo.InvariantCulture) : 0;
             Requests.Enqueue(from == 0 ? name : $"{name} from {from}");
             await Opens;
             if (!files.TryGetValue(name, out byte[]? content))
@@ -65,12 +66,13 @@ internal sealed partial class FileServer : IDisposable
             }
             else
             {
-                await HeadAsync(from == 0 ? "200 OK" : "206 Partial Content", from == 0 ? "" : $"Content-Range: bytes {from}-{content.Length - 1}/{content.Length}\r\n", content.Length - from);
+                string part = $"Content-Range: bytes {from}-{content.Length - 1}/{content.Length}\r\n";
+                await HeadAsync(from == 0 ? "200 OK" : "206 Partial Content", from == 0 ? "" : part, content.Length - from);
                 await stream.WriteAsync(content.AsMemory(from, Math.Min(content.Length - from, BreaksAfter)));
             }
 
-            ValueTask HeadAsync(string status, string header, int length) =>
-                stream.WriteAsync(Encoding.ASCII.GetBytes($"HTTP/1.1 {status}\r\n{header}Content-Length: {length}\r\nConnection: close\r\n\r\n"));
+            ValueTask HeadAsync(string status, string header, int length) => stream.WriteAsync(Encoding.ASCII.GetBytes(
+                $"HTTP/1.1 {status}\r\n{header}Content-Length: {length}\r\nConnection: close\r\n\r\n"));
         }
     }
 

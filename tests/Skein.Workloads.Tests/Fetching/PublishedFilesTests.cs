@@ -30,7 +30,8 @@ public sealed class PublishedFilesTests : IDisposable
         string incomplete = place.Folder("incomplete", "a.gz");
         place.Set("SKEIN_DATA_DIR", incomplete);
         var error = Assert.Throws<FileNotFoundException>(() => place.Files.Find());
-        Assert.Equal($"SKEIN_DATA_DIR is {incomplete}, but b.gz is not there; put the 2 files of Numbers there, or unset it", error.Message);
+        Assert.Equal(
+            $"SKEIN_DATA_DIR is {incomplete}, but b.gz is not there; put the 2 files of Numbers there, or unset it", error.Message);
     }
 
     [Fact]
@@ -50,7 +51,7 @@ public sealed class PublishedFilesTests : IDisposable
     public async Task Package_lists_that_do_not_know_the_package_are_made_anew_in_a_folder_of_their_own()
     {
         place.HaveDebian(
-            locate: """if [ $fresh = yes ] && [ -f "${2%/*}/lists/made" ]; then echo "$address"; else echo "E: Unable to locate package" >&2; exit 100; fi""",
+            locate: """[ $fresh = yes ] && [ -f "${2%/*}/lists/made" ] && echo "$address" || exit 100""",
             update: """[ $fresh = yes ] && touch "${2%/*}/lists/made" """);
         place.Serve($"{FetchingPlace.Package}.deb", place.GoodPackage());
         string[] before = Directory.GetDirectories(Path.GetTempPath(), "skein-apt-*");
@@ -132,7 +133,11 @@ public sealed class PublishedFilesTests : IDisposable
         place.HaveDebian(locate: "echo 'E: Unable to locate package' >&2; exit 100", update: "echo 'W: Could not resolve host' >&2");
         place.Server.Dispose();
         var error = await Assert.ThrowsAsync<FileNotFoundException>(() => place.Files.FetchAsync(null, CancellationToken.None));
-        Assert.StartsWith($"Numbers is not here and cannot be fetched (as Debian's package {FetchingPlace.Package}: W: Could not resolve host; from {place.Files.PublishedAt}: Connection refused", error.Message, StringComparison.Ordinal);
+        Assert.StartsWith(
+            $"Numbers is not here and cannot be fetched (as Debian's package {FetchingPlace.Package}: W: Could not resolve host; " +
+            $"from {place.Files.PublishedAt}: Connection refused",
+            error.Message,
+            StringComparison.Ordinal);
         Assert.EndsWith("or set SKEIN_DATA_DIR to a folder with a.gz, b.gz", error.Message, StringComparison.Ordinal);
     }
 
@@ -166,7 +171,8 @@ public sealed class PublishedFilesTests : IDisposable
     {
         place.Set("SKEIN_TIMEOUT_SECONDS", "1");
         place.Server.Opens = new TaskCompletionSource().Task;
-        var error = await Assert.ThrowsAsync<FileNotFoundException>(() => place.Files.FetchAsync(null, CancellationToken.None)).WaitAsync(Patience);
+        Task fetching = place.Files.FetchAsync(null, CancellationToken.None);
+        var error = await Assert.ThrowsAsync<FileNotFoundException>(() => fetching.WaitAsync(Patience));
         Assert.Contains("127.0.0.1 was silent for 1 s", error.Message, StringComparison.Ordinal);
     }
 }

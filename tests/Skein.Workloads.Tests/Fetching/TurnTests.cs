@@ -41,7 +41,11 @@ public sealed class TurnTests : IDisposable
     [Fact]
     public async Task A_killed_holder_loses_its_turn()
     {
-        var start = new ProcessStartInfo("sh", ["-c", "exec 9>.lock && flock 9 && echo held && exec sleep 1000"]) { WorkingDirectory = folder, RedirectStandardOutput = true };
+        var start = new ProcessStartInfo("sh", ["-c", "exec 9>.lock && flock 9 && echo held && exec sleep 1000"])
+        {
+            WorkingDirectory = folder,
+            RedirectStandardOutput = true,
+        };
         using Process holder = Process.Start(start)!;
         Assert.Equal("held", await holder.StandardOutput.ReadLineAsync());
         Task<Turn> next = Turn.TakeAsync(folder, Patience, null, CancellationToken.None);
