@@ -26,6 +26,6 @@ internal static class LossCurve
         PlotPoint[] means = [.. run.Smoothed(Window).Select(static (point, index) => new PlotPoint(index + (Window / 2), point.Y))];
         new LinePlot(
             $"skein train {string.Join(' ', arguments)}", "step", "training loss, mean over the workers",
-            [new PlotLine("each step", steps), new PlotLine($"mean of {Window} steps", means)]).Save(parsed.GetRequiredValue(Plot));
+            [new PlotLine("single steps", steps), new PlotLine($"mean of {Window} steps", means)]).Save(parsed.GetRequiredValue(Plot));
     }
 }
