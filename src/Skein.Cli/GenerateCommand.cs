@@ -51,7 +51,7 @@ internal static class GenerateCommand
         (Workload workload, string modelName) = ReadConfiguration(directory);
         string file = Path.Combine(directory, LanguageUsage.ModelFile);
         if (!File.Exists(file)) throw new UsageException($"{directory} has no {LanguageUsage.ModelFile}: its training has not come to its end");
-        await LibTorchFetch.EnsureLoadedAsync(cancellationToken);
+        await LibTorchFetch.EnsureLoadedAsync();
         using nn.Module<Tensor, Tensor> model = workload.CreateModel(modelName, 0);
         SafeTensors.Load(file, model);
         var generator = new TextGenerator(model, TextTokenizer.Create(workload.Language!.Tokenizer!), workload.Language.Context!.Value);

@@ -1,6 +1,5 @@
 using System.CommandLine;
 using System.Net;
-using System.Runtime.InteropServices;
 using Skein.Cli.LibTorch;
 using Skein.Cli.Train;
 using Skein.Collectives;
@@ -55,7 +54,7 @@ internal static class ParameterServerCommand
         (string host, int port) = ParameterServerSyntax.ParseCoordinator(address);
         IPAddress listen = ParseListen(parsed);
         JobSecret secret = RequireSecret();
-        using var interruption = new Interruptible(cancellationToken);
+        using var interruption = new Interruption();
         await using var shard = await ShardHost.StartAsync(new ParameterShardOptions
         {
             CoordinatorHost = host,
@@ -76,7 +75,7 @@ internal static class ParameterServerCommand
         JobSettings settings = server.ToSettings(workers, "sgd", 0, parsed.GetValue(CommonOptions.Seed), ReadTimeout());
         var listen = new IPEndPoint(ParseListen(parsed), ParsePort(parsed));
         JobSecret secret = RequireSecret();
-        using var interruption = new Interruptible(cancellationToken);
+        using var interruption = new Interruption();
         await using var coordinator = await CoordinatorHost.StartAsync(new CoordinatorOptions
         {
             Servers = settings.Servers,
@@ -96,7 +95,7 @@ internal static class ParameterServerCommand
         string modelName = parsed.GetValue(Model) ?? workload.Models[0].Name;
         if (!workload.Models.Any(known => known.Name == modelName)) throw new UsageException($"unknown model of {name} '{modelName}'; choose one of: {string.Join(", ", workload.Models.Select(static known => known.Name))}");
         int servers = CommandLine.AtLeastOne(parsed, Shards);
-        await LibTorchFetch.EnsureLoadedAsync(cancellationToken);
+        await LibTorchFetch.EnsureLoadedAsync();
         using var model = workload.CreateModel(modelName, 0);
         ParameterSpec[] parameters = [.. model.named_parameters().Select(static entry => new ParameterSpec(entry.name, entry.parameter.numel()))];
         try
@@ -122,34 +121,4 @@ internal static class ParameterServerCommand
     private static IPAddress ParseListen(ParseResult parsed) => IPAddress.TryParse(parsed.GetRequiredValue(Listen), out IPAddress? address)
         ? address
         : throw new UsageException($"--listen is '{parsed.GetValue(Listen)}': give an IP address of this host");
-}
-
-/// <summary>A token that SIGINT and SIGTERM cancel too.</summary>
-internal sealed class Interruptible : IDisposable
-{
-    private readonly CancellationTokenSource source;
-    private readonly PosixSignalRegistration interrupt;
-    private readonly PosixSignalRegistration terminate;
-
-    public Interruptible(CancellationToken cancellationToken)
-    {
-        source = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
-        terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
-    }
-
-    public CancellationToken Token => source.Token;
-
-    public void Dispose()
-    {
-        interrupt.Dispose();
-        terminate.Dispose();
-        source.Dispose();
-    }
-
-    private void Stop(PosixSignalContext context)
-    {
-        context.Cancel = true;
-        source.Cancel();
-    }
 }

@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Runtime.InteropServices;
 using Skein.Cli.LibTorch;
 using Skein.Cli.Train;
 using Skein.Collectives;
@@ -32,14 +31,21 @@ internal static class TrainCommand
 
         // Before anything is started, so that what does not fit is one line and not one of each worker.
         TrainPlan plan = TrainPlan.Create(options, options.Workers);
-        await LibTorchFetch.EnsureLoadedAsync();
-        if (plan.Servers is { } servers)
+        bool joins = plan.Servers is not null && JoinsRunningJob(options);
+        if (joins && options.Workers > 1)
         {
-            if (!JoinsRunningJob(options)) return await LaunchWithServersAsync(options, servers);
-            if (options.Workers > 1) throw new UsageException($"--workers is {options.Workers}, but only one worker joins a running job at a time: start skein train once for each");
+            throw new UsageException(
+                $"--workers is {options.Workers}, but only one worker joins a running job at a time: start skein train once for each");
         }
 
-        return options.Workers == 1 ? await WorkAsync(options) : await LaunchAsync(options, launch => plan.Pushes ? Tolerant(launch, options.Restarts) : launch);
+        await LibTorchFetch.EnsureLoadedAsync();
+        if (joins || (plan.Servers is null && options.Workers == 1)) return await WorkAsync(options);
+
+        // Also here, since of its workers only one is heard.
+        using (var interruption = new Interruption()) await ExternalFiles.FetchAsync(plan.Workload, interruption.Token);
+        return plan.Servers is { } servers
+            ? await LaunchWithServersAsync(options, servers)
+            : await LaunchAsync(options, launch => plan.Pushes ? Tolerant(launch, options.Restarts) : launch);
     }
 
     /// <summary>Workers that push outlive the loss of any but rank 0, which itself says who was lost and who is back.</summary>
@@ -71,25 +77,16 @@ internal static class TrainCommand
 
     private static async Task<int> WorkAsync(TrainOptions options)
     {
-        using var cancellation = new CancellationTokenSource();
-        using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
-        using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
+        // A step that waits for a peer does not see the cancellation.
+        using var interruption = new Interruption(Grace);
         try
         {
-            return await TrainWorker.RunAsync(options, cancellation.Token);
+            return await TrainWorker.RunAsync(options, interruption.Token);
         }
-        catch (SkeinException) when (cancellation.IsCancellationRequested)
+        catch (SkeinException) when (interruption.Token.IsCancellationRequested)
         {
             // The others were interrupted as well: that they are gone is no news.
             return CommandLine.Interrupted;
-        }
-
-        void Stop(PosixSignalContext context)
-        {
-            context.Cancel = true;
-            cancellation.Cancel();
-            // A step that waits for a peer does not see the cancellation.
-            _ = Task.Delay(Grace).ContinueWith(_ => Environment.Exit(CommandLine.Interrupted), TaskScheduler.Default);
         }
     }
 

@@ -6,7 +6,12 @@ namespace Skein.Cli;
 /// <summary>The options of <c>skein train</c>, as written on the command line.</summary>
 internal static class TrainSyntax
 {
-    private static readonly Argument<string> Workload = new("WORKLOAD") { Description = "What to train, such as digits, fashion-mnist, lecture-ratings or language-model" };
+    private static readonly Argument<string> Workload = new("WORKLOAD")
+    {
+        Description = $"What to train: {string.Join(", ", Workloads.Workload.All.Select(static workload => workload.Name))}",
+        Arity = ArgumentArity.ZeroOrOne,
+        DefaultValueFactory = static _ => "digits",
+    };
     private static readonly Option<string?> Strategy = Text("--strategy", "S", "How workers share the work: single, ddp, sharded, pipeline, tensor, mesh, local-sgd, gossip or parameter-server [default: by the number of workers]");
     private static readonly Option<int> Workers = new("--workers") { Description = "Worker processes on this machine", HelpName = "N", DefaultValueFactory = _ => 1 };
     private static readonly Option<int?> Epochs = Number<int?>("--epochs", "E", "Passes over the training data [default: the workload's]");

@@ -26,12 +26,13 @@ internal static class FashionMnist
             new("resnet18", _ => new ResNet18(channels: 1, classes: 10)),
         ],
         LoadDataAsync = LoadAsync,
+        External = FashionMnistFiles.Data,
         Defaults = new Hyperparameters(Epochs: 3, BatchSize: 96, Optimizer: "momentum", LearningRate: 0.04, WarmupSteps: 400),
     };
 
     private static async Task<WorkloadData> LoadAsync(CancellationToken cancellationToken)
     {
-        string directory = await FashionMnistFiles.LocateAsync(cancellationToken).ConfigureAwait(false);
+        string directory = await FashionMnistFiles.Published.FetchAsync(progress: null, cancellationToken).ConfigureAwait(false);
         return new WorkloadData(Read(directory, "train", 60_000), Read(directory, "t10k", 10_000));
     }
 

@@ -22,8 +22,11 @@ public sealed record Workload
     /// <summary>Makes a model with fresh parameters, by name; the first is the default.</summary>
     public required IReadOnlyList<ModelChoice> Models { get; init; }
 
-    /// <summary>Reads the data.</summary>
+    /// <summary>Reads the data; what of it is <see cref="External"/> is fetched first where it is not on this machine.</summary>
     public required Func<CancellationToken, Task<WorkloadData>> LoadDataAsync { get; init; }
+
+    /// <summary>The data that are no part of Skein. Null: all are.</summary>
+    public ExternalData? External { get; init; }
 
     /// <summary>Settings that train the default model well, and the other models unless they have their own.</summary>
     public required Hyperparameters Defaults { get; init; }

@@ -16,6 +16,7 @@ internal static class DoctorCommand
         LibraryChecks.LibTorch,
         ProjectChecks.LibTorch,
         LibraryChecks.Gpu,
+        ImageChecks.Images,
         TransportChecks.Tcp,
         TransportChecks.Ports,
         TransportChecks.SharedMemory,
@@ -40,7 +41,7 @@ internal static class DoctorCommand
 
     private static async Task<int> RunAsync(ParseResult parsed, CancellationToken cancellationToken)
     {
-        if (parsed.GetValue(Fix)) await LibTorchFetch.EnsureLoadedAsync(cancellationToken);
+        if (parsed.GetValue(Fix)) await LibTorchFetch.EnsureLoadedAsync();
         var json = parsed.GetValue(CommonOptions.Json);
         var output = json ? Console.Error : Console.Out;
         var findings = new List<Finding>();

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Skein.Training.LibTorch;
+using Skein.Workloads;
 
 namespace Skein.Cli.LibTorch;
 
@@ -19,16 +20,16 @@ internal static class LibTorchFetch
     /// <summary>Loads LibTorch, and brings it before where it is missing.</summary>
     /// <exception cref="DllNotFoundException">It cannot be loaded; the message says why and what to do.</exception>
     /// <exception cref="InvalidOperationException">It could not be brought; the message says why and what to do.</exception>
-    public static async Task EnsureLoadedAsync(CancellationToken cancellationToken = default)
+    public static async Task EnsureLoadedAsync()
     {
         bool isMissing = NativeLibTorch.Status is { Problem: not null, Directory: null };
-        if (isMissing && LibTorchPackage.Name is { } name) await BringAsync(name, cancellationToken);
+        if (isMissing && LibTorchPackage.Name is { } name) await BringAsync(name);
         NativeLibTorch.Load();
     }
 
-    private static async Task BringAsync(string name, CancellationToken cancellationToken)
+    private static async Task BringAsync(string name)
     {
-        using var interruption = new Interruptible(cancellationToken);
+        using var interruption = new Interruption();
         try
         {
             string cache = Directory.CreateDirectory(LibTorchPackage.WritableCache).FullName;
@@ -54,21 +55,22 @@ internal static class LibTorchFetch
                 """, cancellationToken);
             using Process restore = Start(work, cache);
             Task<string> said = ReadAsync(restore);
-            var progress = new LibTorchProgress(Console.Error, !Console.IsErrorRedirected);
+            using var lines = new FetchLines();
             var since = Stopwatch.StartNew();
             long last = -1;
             while (!restore.HasExited)
             {
                 // Counted as it lies on the disk: NuGet says nothing while it works.
                 long downloaded = SizeOf(Path.Combine(work, "http")), unpacked = SizeOf(Path.Combine(cache, name));
-                progress.Report(downloaded, DownloadBytes, unpacked, UnpackedBytes);
+                lines.Report(unpacked == 0
+                    ? new FetchProgress("LibTorch, once", Math.Min(downloaded, DownloadBytes - 1), DownloadBytes)
+                    : new FetchProgress("LibTorch, unpacked", Math.Min(unpacked, UnpackedBytes - 1), UnpackedBytes));
                 if (downloaded + unpacked != last) since.Restart();
                 last = downloaded + unpacked;
                 if (cancellationToken.IsCancellationRequested || since.Elapsed > Patience) restore.Kill(entireProcessTree: true);
                 await Task.WhenAny(restore.WaitForExitAsync(CancellationToken.None), Task.Delay(Poll, CancellationToken.None));
             }
 
-            progress.End();
             cancellationToken.ThrowIfCancellationRequested();
             if (since.Elapsed > Patience) throw Failure($"nothing came for {Patience.TotalMinutes:0} minutes");
             if (restore.ExitCode != 0) throw Failure(FirstError(await said));

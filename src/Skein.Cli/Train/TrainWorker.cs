@@ -25,10 +25,11 @@ internal static class TrainWorker
     {
         ProcessGroupOptions place = LauncherEnvironment.Read();
         TrainPlan plan = TrainPlan.Create(options, place.WorldSize);
-        await LibTorchFetch.EnsureLoadedAsync(cancellationToken);
+        await LibTorchFetch.EnsureLoadedAsync();
         Device device = SelectDevice(plan.Device, place.LocalRank);
 
         // Before the ranks meet: what is missing on all is then said at once and by each.
+        await ExternalFiles.FetchAsync(plan.Workload, cancellationToken);
         using WorkloadData data = await plan.Workload.LoadDataAsync(cancellationToken);
         bool aggregates = options.Server.Aggregate > 1;
         using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(

@@ -1,4 +1,5 @@
 using System.Xml.Linq;
+using Skein.TestKit;
 
 namespace Skein.EndToEnd.Packages;
 

@@ -130,7 +130,7 @@ public sealed class ProgramFromPackagesTests(PackageFeed feed)
 
         (int code, string[] output, string[] errors) = await PackageFeed.RunAsync(skein, folder, environment, "train", "digits", "--workers", "2", "--epochs", "1");
         Assert.True(code == 0, string.Join('\n', errors));
-        Assert.Contains(errors, line => line.StartsWith("skein: getting LibTorch, once: ", StringComparison.Ordinal));
+        Assert.Contains(errors, line => line.StartsWith("fetching LibTorch, once: ", StringComparison.Ordinal));
         Assert.StartsWith("digits mlp, ddp on 2 workers: 30 steps", output[0], StringComparison.Ordinal);
 
         (code, _, errors) = await PackageFeed.RunAsync(skein, folder, environment, "doctor");
@@ -148,7 +148,7 @@ public sealed class ProgramFromPackagesTests(PackageFeed feed)
             "dotnet", folder, [("HOME", empty), ("NUGET_PACKAGES", Path.Combine(empty, "packages")), ("XDG_CACHE_HOME", null)], SkeinProcess.Program, "train", "digits");
         Assert.Equal(1, code);
         Assert.Empty(output);
-        string line = Assert.Single(errors, line => !line.StartsWith("skein: getting LibTorch", StringComparison.Ordinal));
+        string line = Assert.Single(errors, line => !line.StartsWith("fetching LibTorch", StringComparison.Ordinal));
         Assert.StartsWith($"skein: LibTorch {LibTorchVersion} is not here and its package {LibTorch} could not be brought: NU1", line, StringComparison.Ordinal);
         Assert.EndsWith("try again with skein doctor --fix when that is mended", line, StringComparison.Ordinal);
     }
