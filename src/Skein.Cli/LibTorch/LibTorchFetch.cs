@@ -96,7 +96,6 @@ internal static class LibTorchFetch
                 ["NUGET_HTTP_CACHE_PATH"] = Path.Combine(work, "http"),
                 ["NUGET_SCRATCH"] = Path.Combine(work, "scratch"),
                 ["DOTNET_CLI_HOME"] = work,
-                ["XDG_DATA_HOME"] = work,
                 ["DOTNET_CLI_TELEMETRY_OPTOUT"] = "1",
                 ["DOTNET_CLI_UI_LANGUAGE"] = "en",
                 ["DOTNET_NOLOGO"] = "1",
