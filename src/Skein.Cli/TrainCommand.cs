@@ -41,7 +41,7 @@ internal static class TrainCommand
         await LibTorchFetch.EnsureLoadedAsync();
         if (joins || (plan.Servers is null && options.Workers == 1)) return await WorkAsync(options);
 
-        // Also here, since of its workers only one is heard.
+        // Before there are workers: of those only one would be heard.
         using (var interruption = new Interruption()) await ExternalFiles.FetchAsync(plan.Workload, interruption.Token);
         return plan.Servers is { } servers
             ? await LaunchWithServersAsync(options, servers)
