@@ -86,7 +86,8 @@ public sealed class ParameterShard : IAsyncDisposable
         listener = AuthenticatedListener.Start(new IPEndPoint(options.Address, 0), options.Secret, logger);
         var registration = new ServerRegistration(options.Address.ToString(), listener.Endpoint.Port, controlPort);
         coordinator = await CoordinatorClient.JoinAsync(
-            options.CoordinatorHost, options.CoordinatorPort, options.Secret, registration, options.Timeout, cancellationToken).ConfigureAwait(false);
+            options.CoordinatorHost, options.CoordinatorPort, options.Secret, registration, options.Timeout, cancellationToken)
+            .ConfigureAwait(false);
         loop = new Thread(Run) { IsBackground = true, Name = "shard" };
         loop.Start();
         listener.Register(ConnectionPurpose.Data, AcceptAsync);
@@ -235,7 +236,8 @@ public sealed class ParameterShard : IAsyncDisposable
         try
         {
             Socket socket = await AuthenticatedConnection.ConnectAsync(
-                backup.Host, backup.DataPort, options.Secret, ConnectionPurpose.Data, new PeerHello(PeerHello.Primary, generation).ToBytes(),
+                backup.Host, backup.DataPort, options.Secret, ConnectionPurpose.Data,
+                new PeerHello(PeerHello.Primary, generation, coordinator!.Token).ToBytes(),
                 options.Timeout, stopping.Token).ConfigureAwait(false);
             Post(() =>
             {
@@ -280,10 +282,24 @@ public sealed class ParameterShard : IAsyncDisposable
             return;
         }
 
-        bool ready = request.Peer.FromPrimary ? protocol is not null : serving && asked == shard!.Generation;
+        Guid? expected = request.Peer.FromPrimary
+            ? shard is null ? null : Known(view.ServerTokens, shard.Primary.Id)
+            : Known(view.WorkerTokens, request.Worker);
+        if (expected is not null && expected != request.Peer.Hello.Token)
+        {
+            request.Push?.Release();
+            string who = request.Peer.FromPrimary ? "the primary" : $"worker {request.Worker}";
+            request.Peer.Refuse(request.Header, $"a message in the name of {who} did not come from it");
+            return;
+        }
+
+        bool ready = expected is not null && (request.Peer.FromPrimary ? protocol is not null : serving && asked == shard!.Generation);
         if (ready) protocol!.Process(request);
         else parked.Add(request);
     }
+
+    // Null as long as this server's view of the job is older than the member.
+    private static Guid? Known(IReadOnlyDictionary<int, Guid> tokens, int id) => tokens.TryGetValue(id, out Guid token) ? token : null;
 
     private void Closed(ShardConnection connection)
     {

@@ -31,7 +31,7 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
     /// <summary>What the shard said when it was opened.</summary>
     public MessageHeader Opened { get; private set; }
 
-    /// <summary>In a job that resumes, the versions of the checkpoints that the shard can begin with, or of that with which it has.</summary>
+    /// <summary>In a job that resumes, the versions of the checkpoints that the shard can begin with, or of the one that it did.</summary>
     public IReadOnlyList<long> Checkpoints { get; private set; } = [];
 
     /// <summary>The version of the parameters that this worker has; -1 for none.</summary>
@@ -51,8 +51,10 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
             ShardView shard = coordinator.WaitForAsync(view => view.Ready && view.Shards.Count > index, $"{Name} to register", timeout).GetAwaiter().GetResult().Shards[index];
             try
             {
+                var hello = new PeerHello(coordinator.Id, shard.Generation, coordinator.Token);
                 Socket socket = AuthenticatedConnection.ConnectAsync(
-                    shard.Primary.Host, shard.Primary.DataPort, secret, ConnectionPurpose.Data, new PeerHello(coordinator.Id, shard.Generation).ToBytes(), Attempt).GetAwaiter().GetResult();
+                    shard.Primary.Host, shard.Primary.DataPort, secret, ConnectionPurpose.Data, hello.ToBytes(), Attempt)
+                    .GetAwaiter().GetResult();
                 generation = shard.Generation;
                 stream = new DataConnection(socket) { Waiting = CheckWait };
                 byte[] bytes = layout.ToBytes();

@@ -1,4 +1,5 @@
 using System.Threading.Channels;
+using Google.Protobuf;
 using Grpc.Core;
 
 namespace Skein.ParameterServer.Control;
@@ -6,6 +7,9 @@ namespace Skein.ParameterServer.Control;
 /// <summary>What members call at the coordinator. A refusal has the status FailedPrecondition and its reason as detail.</summary>
 internal sealed class CoordinationService(CoordinatorState state) : Protocol.Coordination.CoordinationBase
 {
+    /// <summary>The metadata of a worker's call that holds its token.</summary>
+    public const string TokenHeader = "skein-token-bin";
+
     // How long a connected process may take to say who it is.
     private static readonly TimeSpan RegistrationTimeout = TimeSpan.FromSeconds(10);
 
@@ -20,7 +24,7 @@ internal sealed class CoordinationService(CoordinatorState state) : Protocol.Coo
         {
             await foreach (JobView view in views.ReadAllAsync(end.Token).ConfigureAwait(false))
             {
-                await responseStream.WriteAsync(Messages.ToMessage(view, member.Id), end.Token).ConfigureAwait(false);
+                await responseStream.WriteAsync(Messages.ToMessage(view, member), end.Token).ConfigureAwait(false);
             }
         }
         catch (ParameterServerException lost)
@@ -40,6 +44,7 @@ internal sealed class CoordinationService(CoordinatorState state) : Protocol.Coo
 
     public override Task<Protocol.SumReply> Sum(Protocol.SumRequest request, ServerCallContext context) => GuardAsync(async () =>
     {
+        Identify(request.Worker, context);
         SumResult result = await state.SumAsync(
             request.Name, request.Worker, [.. request.Values], context.CancellationToken).ConfigureAwait(false);
         return new Protocol.SumReply { Sums = { result.Sums }, Workers = { result.Workers } };
@@ -47,6 +52,7 @@ internal sealed class CoordinationService(CoordinatorState state) : Protocol.Coo
 
     public override Task<Protocol.TakeWorkReply> TakeWork(Protocol.TakeWorkRequest request, ServerCallContext context) => GuardAsync(async () =>
     {
+        Identify(request.Worker, context);
         if (request.Chunks < 0) throw new ParameterServerException($"an epoch cannot have {request.Chunks} chunks");
         WorkItem item = await state.TakeWorkAsync(
             request.Worker, request.Epoch, request.Chunks, request.Completed, request.Last, context.CancellationToken).ConfigureAwait(false);
@@ -57,21 +63,30 @@ internal sealed class CoordinationService(CoordinatorState state) : Protocol.Coo
 
     public override Task<Protocol.KeepReply> Keep(Protocol.KeepRequest request, ServerCallContext context) => Task.FromResult(Guard(() =>
     {
+        Identify(request.Worker, context);
         state.Keep(request.Worker, request.Name, request.Value);
         return new Protocol.KeepReply();
     }));
 
     public override Task<Protocol.FetchReply> Fetch(Protocol.FetchRequest request, ServerCallContext context) => GuardAsync(async () =>
-        new Protocol.FetchReply
-        {
-            Value = await state.FetchAsync(request.Worker, request.Name, context.CancellationToken).ConfigureAwait(false),
-        });
+    {
+        Identify(request.Worker, context);
+        ByteString value = await state.FetchAsync(request.Worker, request.Name, context.CancellationToken).ConfigureAwait(false);
+        return new Protocol.FetchReply { Value = value };
+    });
 
     public override Task<Protocol.DepartReply> Depart(Protocol.DepartRequest request, ServerCallContext context)
     {
         Departure departure = Guard(() => Messages.FromMessage(request));
         state.Depart(departure);
         return Task.FromResult(new Protocol.DepartReply());
+    }
+
+    // Whoever has the job's secret could else act for any worker.
+    private void Identify(int worker, ServerCallContext context)
+    {
+        byte[]? told = context.RequestHeaders.GetValueBytes(TokenHeader);
+        state.Identify(worker, told is null ? Guid.Empty : Messages.ToToken(ByteString.CopyFrom(told)));
     }
 
     private static async Task<Registration> ReadRegistrationAsync(

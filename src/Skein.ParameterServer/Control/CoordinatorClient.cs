@@ -29,6 +29,7 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
     private readonly CancellationTokenSource ended = new();
     private readonly SemaphoreSlim writing = new(1);
     private readonly Lock gate = new();
+    private readonly Metadata headers;
     private readonly Task receiving;
     private readonly Task beating;
     private TaskCompletionSource changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -45,6 +46,8 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
         this.stream = stream;
         this.lifetime = lifetime;
         Id = stream.ResponseStream.Current.Member;
+        Token = Messages.ToToken(stream.ResponseStream.Current.Token);
+        headers = new Metadata { { CoordinationService.TokenHeader, Token.ToByteArray() } };
         view = Messages.FromMessage(stream.ResponseStream.Current);
         JobEnded = ended.Token;
         if (view.HasEnded) ended.Cancel();
@@ -54,6 +57,9 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
 
     /// <summary>This member's id: a worker's rank, or a server's number in the order of registration.</summary>
     public int Id { get; }
+
+    /// <summary>Proves to the job's servers that a stream is this member's.</summary>
+    internal Guid Token { get; }
 
     /// <summary>The job as the coordinator last told it.</summary>
     public JobView View => view;
@@ -139,7 +145,8 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
         try
         {
             await new Protocol.Coordination.CoordinationClient(channel).DepartAsync(
-                Messages.ToMessage(departure), deadline: DateTime.UtcNow + timeout, cancellationToken: cancellationToken).ConfigureAwait(false);
+                Messages.ToMessage(departure), deadline: DateTime.UtcNow + timeout, cancellationToken: cancellationToken)
+                .ConfigureAwait(false);
         }
         catch (RpcException error)
         {
@@ -192,7 +199,7 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
         var request = new Protocol.SumRequest { Name = name, Worker = Id };
         foreach (double value in values.Span) request.Values.Add(value);
         Protocol.SumReply reply = await CallAsync(
-            token => calls.SumAsync(request, cancellationToken: token), cancellationToken).ConfigureAwait(false);
+            token => calls.SumAsync(request, headers, cancellationToken: token), cancellationToken).ConfigureAwait(false);
         return new SumResult([.. reply.Sums], [.. reply.Workers]);
     }
 
@@ -210,7 +217,7 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
     {
         var request = new Protocol.TakeWorkRequest { Worker = Id, Epoch = epoch, Chunks = chunks, Completed = completed ?? -1 };
         Protocol.TakeWorkReply reply = await CallAsync(
-            token => calls.TakeWorkAsync(request, cancellationToken: token), cancellationToken).ConfigureAwait(false);
+            token => calls.TakeWorkAsync(request, headers, cancellationToken: token), cancellationToken).ConfigureAwait(false);
         return reply.HasChunk ? reply.Chunk : null;
     }
 
@@ -219,7 +226,7 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
     public Task CompleteWorkAsync(int epoch, int chunks, int completed, CancellationToken cancellationToken = default)
     {
         var request = new Protocol.TakeWorkRequest { Worker = Id, Epoch = epoch, Chunks = chunks, Completed = completed, Last = true };
-        return CallAsync(token => calls.TakeWorkAsync(request, cancellationToken: token), cancellationToken);
+        return CallAsync(token => calls.TakeWorkAsync(request, headers, cancellationToken: token), cancellationToken);
     }
 
     /// <summary>Keeps a value at the coordinator until the job ends, for the other workers. Worker 0 only.</summary>
@@ -230,7 +237,7 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
     public Task KeepAsync(string name, ReadOnlyMemory<byte> value, CancellationToken cancellationToken = default)
     {
         var request = new Protocol.KeepRequest { Worker = Id, Name = name, Value = ByteString.CopyFrom(value.Span) };
-        return CallAsync(token => calls.KeepAsync(request, cancellationToken: token), cancellationToken);
+        return CallAsync(token => calls.KeepAsync(request, headers, cancellationToken: token), cancellationToken);
     }
 
     /// <summary>Waits for what worker 0 keeps under that name.</summary>
@@ -239,7 +246,7 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
     {
         var request = new Protocol.FetchRequest { Worker = Id, Name = name };
         Protocol.FetchReply reply = await CallAsync(
-            token => calls.FetchAsync(request, cancellationToken: token), cancellationToken).ConfigureAwait(false);
+            token => calls.FetchAsync(request, headers, cancellationToken: token), cancellationToken).ConfigureAwait(false);
         return reply.Value.Memory;
     }
 

@@ -42,6 +42,18 @@ internal sealed partial class CoordinatorState(CoordinatorOptions options)
         }
     }
 
+    /// <summary>Checks that a call in the name of a worker is its own.</summary>
+    /// <exception cref="ParameterServerException">It is not.</exception>
+    public void Identify(int worker, Guid token)
+    {
+        lock (gate)
+        {
+            if (membership.View.WorkerTokens.TryGetValue(worker, out Guid own) && own == token) return;
+        }
+
+        throw new ParameterServerException($"a call in the name of worker {worker} did not come from it");
+    }
+
     /// <summary>A member said that it lives.</summary>
     public void Hear(Member member)
     {

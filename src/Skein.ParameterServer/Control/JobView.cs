@@ -24,6 +24,12 @@ public sealed record JobView
     /// <summary>The ids of the workers that have registered and neither left nor were lost, in increasing order.</summary>
     public IReadOnlyList<int> Workers { get; init; } = [];
 
+    /// <summary>By which servers recognise workers: of all that have ever registered, by id. Empty where a worker sees it.</summary>
+    internal IReadOnlyDictionary<int, Guid> WorkerTokens { get; init; } = new Dictionary<int, Guid>();
+
+    /// <summary>By which servers recognise each other, as <see cref="WorkerTokens"/>.</summary>
+    internal IReadOnlyDictionary<int, Guid> ServerTokens { get; init; } = new Dictionary<int, Guid>();
+
     /// <summary>Whether nothing will change any more.</summary>
     public bool HasEnded => Finished || Failure is not null;
 }

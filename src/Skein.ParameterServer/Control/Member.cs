@@ -1,3 +1,5 @@
+using System.Security.Cryptography;
+
 namespace Skein.ParameterServer.Control;
 
 internal enum MemberState
@@ -18,6 +20,9 @@ internal sealed class Member(int id, Registration registration, string name, Tim
     public int Id => id;
 
     public Registration Registration => registration;
+
+    /// <summary>Known to this member, the coordinator and the servers only: proves that a call or a stream is its own.</summary>
+    public Guid Token { get; } = new(RandomNumberGenerator.GetBytes(16));
 
     /// <summary>"worker 1" or "server shard 0".</summary>
     public string Name => name;

@@ -177,6 +177,8 @@ internal sealed class Membership(CoordinatorOptions options)
             Shards = shards.View,
             Ready = shards.IsReady,
             Workers = alive,
+            WorkerTokens = workers.ToDictionary(static worker => worker.Key, static worker => worker.Value.Token),
+            ServerTokens = shards.Servers.ToDictionary(static server => server.Id, static server => server.Token),
             Finished = next.Finished || (next.Failure is null && alive.Length == 0 && workers.Count > 0 && !MissingWorkers.Any()),
         };
     }

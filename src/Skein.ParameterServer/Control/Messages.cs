@@ -1,3 +1,5 @@
+using Google.Protobuf;
+
 namespace Skein.ParameterServer.Control;
 
 /// <summary>Between what is on the wire and what the library's users see.</summary>
@@ -44,11 +46,12 @@ internal static class Messages
         }
     }
 
-    public static Protocol.JobView ToMessage(JobView view, int member)
+    public static Protocol.JobView ToMessage(JobView view, Member member)
     {
         var message = new Protocol.JobView
         {
-            Member = member,
+            Member = member.Id,
+            Token = ToBytes(member.Token),
             Generation = view.Generation,
             Settings = view.Settings,
             Ready = view.Ready,
@@ -56,6 +59,12 @@ internal static class Messages
         };
         if (view.Failure is not null) message.Failure = view.Failure;
         message.Workers.AddRange(view.Workers);
+        if (member.Registration is ServerRegistration)
+        {
+            message.WorkerTokens.AddRange(view.WorkerTokens.Select(ToMessage));
+            message.ServerTokens.AddRange(view.ServerTokens.Select(ToMessage));
+        }
+
         message.Shards.AddRange(view.Shards.Select(shard => new Protocol.ShardView
         {
             Index = shard.Index,
@@ -74,12 +83,17 @@ internal static class Messages
         Finished = message.Finished,
         Failure = message.HasFailure ? message.Failure : null,
         Workers = [.. message.Workers],
+        WorkerTokens = message.WorkerTokens.ToDictionary(static token => token.Id, static token => ToToken(token.Token_)),
+        ServerTokens = message.ServerTokens.ToDictionary(static token => token.Id, static token => ToToken(token.Token_)),
         Shards =
         [
             .. message.Shards.Select(shard => new ShardView(
                 shard.Index, shard.Generation, FromMessage(shard.Primary), shard.Backup is { } backup ? FromMessage(backup) : null)),
         ],
     };
+
+    /// <summary>From the bytes that a member proves itself with; empty for any that are none.</summary>
+    public static Guid ToToken(ByteString bytes) => bytes.Length == 16 ? new Guid(bytes.Span) : Guid.Empty;
 
     public static Protocol.DepartRequest ToMessage(Departure departure)
     {
@@ -103,6 +117,10 @@ internal static class Messages
             new ServerDeparture(message.Server, message.ProcessId, message.Reason) { HostName = message.HostName },
         _ => throw new ParameterServerException("a process was reported as gone without its role"),
     };
+
+    private static ByteString ToBytes(Guid token) => ByteString.CopyFrom(token.ToByteArray());
+
+    private static Protocol.Token ToMessage(KeyValuePair<int, Guid> token) => new() { Id = token.Key, Token_ = ToBytes(token.Value) };
 
     private static Protocol.ServerView ToMessage(ServerView server) => new()
     {

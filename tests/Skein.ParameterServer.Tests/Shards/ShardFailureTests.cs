@@ -1,5 +1,7 @@
 using System.Net.Sockets;
 using System.Text;
+using Grpc.Core;
+using Grpc.Net.Client;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.ParameterServer.Control;
@@ -71,7 +73,7 @@ public sealed class ShardFailureTests
         JobWorker worker = await job.WorkerAsync(0, [1f]);
         ServerView server = worker.Coordinator.View.Shards[0].Primary;
         await Assert.ThrowsAsync<JobAuthenticationException>(() => AuthenticatedConnection.ConnectAsync(
-            server.Host, server.DataPort, JobSecret.Generate(), ConnectionPurpose.Data, new PeerHello(0, 0).ToBytes(), TimeSpan.FromSeconds(5)));
+            server.Host, server.DataPort, JobSecret.Generate(), ConnectionPurpose.Data, new PeerHello(0, 0, worker.Coordinator.Token).ToBytes(), TimeSpan.FromSeconds(5)));
         await Assert.ThrowsAsync<JobAuthenticationException>(() => CoordinatorClient.JoinAsync(
             "127.0.0.1", job.Coordinator.Endpoint.Port, JobSecret.Generate(), new WorkerRegistration(0), TimeSpan.FromSeconds(5)));
         worker.PushPull(0, [1f]);
@@ -132,6 +134,25 @@ public sealed class ShardFailureTests
     }
 
     [Fact]
+    public async Task A_member_cannot_act_for_a_worker_that_it_is_not()
+    {
+        await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 1, Workers = 2, Consistency = "async" });
+        JobWorker worker = await job.WorkerAsync(0, Initial), other = await job.WorkerAsync(1, Initial);
+        using (var raw = await RawWorker.ConnectAsync(job, worker, generation: 0, other.Coordinator.Token))
+        {
+            Assert.Equal("a message in the name of worker 0 did not come from it", raw.Refusal());
+        }
+
+        using GrpcChannel channel = ControlChannel.Open("127.0.0.1", job.Coordinator.Endpoint.Port, job.Secret, ServerJob.Limit);
+        var calls = new Skein.ParameterServer.Control.Protocol.Coordination.CoordinationClient(channel);
+        RpcException refusal = await Assert.ThrowsAsync<RpcException>(async () => await calls.SumAsync(
+            new Skein.ParameterServer.Control.Protocol.SumRequest { Name = "loss", Worker = 0, Values = { 1 } }));
+        Assert.Equal("a call in the name of worker 0 did not come from it", refusal.Status.Detail);
+        worker.PushPull(0, new float[Initial.Length]);
+        Assert.Equal(Initial, worker.Values);
+    }
+
+    [Fact]
     public async Task Rows_that_would_not_fit_are_refused_before_they_are_asked_for()
     {
         await using ServerJob job = await ServerJob.StartAsync(new JobSettings { Servers = 1, Workers = 1, Consistency = "async" });
@@ -174,15 +195,15 @@ public sealed class ShardFailureTests
     /// <summary>Speaks the wire protocol by hand.</summary>
     private sealed class RawWorker(DataConnection stream) : IDisposable
     {
-        public static async Task<RawWorker> ConnectAsync(ServerJob job, JobWorker like, long generation)
+        public static async Task<RawWorker> ConnectAsync(ServerJob job, JobWorker like, long generation, Guid? token = null)
         {
             ServerView server = like.Coordinator.View.Shards[0].Primary;
             Socket socket = await AuthenticatedConnection.ConnectAsync(
-                server.Host, server.DataPort, job.Secret, ConnectionPurpose.Data, new PeerHello(0, generation).ToBytes(), ServerJob.Limit);
+                server.Host, server.DataPort, job.Secret, ConnectionPurpose.Data, new PeerHello(0, generation, token ?? like.Coordinator.Token).ToBytes(), ServerJob.Limit);
             var raw = new RawWorker(new DataConnection(socket));
             byte[] layout = new ShardLayout(like.Client.Placement.On(0), like.Client.Tables).ToBytes();
             raw.Send(new MessageHeader { Kind = MessageKind.Open, PayloadBytes = layout.Length }, layout);
-            if (generation >= 0) Assert.Equal(MessageKind.Opened, stream(raw).ReadHeader().Kind);
+            if (generation >= 0 && token is null) Assert.Equal(MessageKind.Opened, stream(raw).ReadHeader().Kind);
             return raw;
 
             static DataConnection stream(RawWorker raw) => raw.Stream;
