@@ -45,7 +45,8 @@ internal sealed class TrainingService(TrainingStatus status, IConfiguration sett
         {
             await trainer.FitAsync(data.Train, epochs: settings.GetValue("epochs", 5), stoppingToken);
             EvaluationReport test = await trainer.EvaluateAsync(data.Test, stoppingToken);
-            logger.LogInformation("trained {Steps} steps, loss {Loss:0.0000}, accuracy {Accuracy:0.000}", status.Steps, test.Loss, test.Accuracy);
+            logger.LogInformation(
+                "trained {Steps} steps, loss {Loss:0.0000}, accuracy {Accuracy:0.000}", status.Steps, test.Loss, test.Accuracy);
         }
         catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
         {

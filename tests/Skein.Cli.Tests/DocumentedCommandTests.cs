@@ -13,7 +13,7 @@ public sealed class DocumentedCommandTests
     private static readonly string[] Names = ["skein", "./skein"];
 
     // The documents name files as they lie in the checkout.
-    static DocumentedCommandTests() => Environment.CurrentDirectory = Repository.Root;
+    public DocumentedCommandTests() => Environment.CurrentDirectory = Repository.Root;
 
     /// <summary>Place and words of each command in a block.</summary>
     public static TheoryData<string, string[]> Commands
@@ -21,9 +21,12 @@ public sealed class DocumentedCommandTests
         get
         {
             var commands = new TheoryData<string, string[]>();
-            foreach (CodeBlock block in Document.All.SelectMany(static document => document.Blocks).Where(static block => block.Language == "sh"))
+            foreach (CodeBlock block in Document.BlocksOf("sh"))
             {
-                foreach (string[] words in ShellCommand.Read(block.Code).Where(static words => words.Any(Names.Contains))) commands.Add(block.Place, words);
+                foreach (string[] words in ShellCommand.Read(block.Code))
+                {
+                    if (words.Any(Names.Contains)) commands.Add(block.Place, words);
+                }
             }
 
             return commands;
@@ -38,7 +41,8 @@ public sealed class DocumentedCommandTests
             var mentions = new TheoryData<string, string>();
             foreach (Document document in Document.All)
             {
-                foreach (string code in document.InlineCode.Where(static code => Names.Contains(code.Split(' ')[0])).Distinct()) mentions.Add(document.Path, code);
+                IEnumerable<string> commands = document.InlineCode.Where(static code => Names.Contains(code.Split(' ')[0]));
+                foreach (string command in commands.Distinct()) mentions.Add(document.Path, command);
             }
 
             return mentions;
@@ -103,5 +107,6 @@ public sealed class DocumentedCommandTests
         return null;
     }
 
-    private static IEnumerable<string> NamesOf(Command command) => command.Options.SelectMany(static option => option.Aliases.Append(option.Name));
+    private static IEnumerable<string> NamesOf(Command command) =>
+        command.Options.SelectMany(static option => option.Aliases.Append(option.Name));
 }

@@ -24,7 +24,8 @@ public sealed class DocumentedCodeTests
 
     private static readonly MetadataReference[] References =
     [
-        .. ((string)AppContext.GetData("TRUSTED_PLATFORM_ASSEMBLIES")!).Split(Path.PathSeparator).Select(static path => MetadataReference.CreateFromFile(path)),
+        .. ((string)AppContext.GetData("TRUSTED_PLATFORM_ASSEMBLIES")!).Split(Path.PathSeparator)
+            .Select(static path => MetadataReference.CreateFromFile(path)),
     ];
 
     /// <summary>Place and text of each program: a block, or one that goes on from another, with that one before it.</summary>
@@ -54,18 +55,21 @@ public sealed class DocumentedCodeTests
         SyntaxTree tree = CSharpSyntaxTree.ParseText(program, Language, place);
         bool runs = tree.GetCompilationUnitRoot().Members.Any(static member => member is GlobalStatementSyntax);
         var options = new CSharpCompilationOptions(
-            runs ? OutputKind.ConsoleApplication : OutputKind.DynamicallyLinkedLibrary, nullableContextOptions: NullableContextOptions.Enable);
-        var compilation = CSharpCompilation.Create("Documented", [tree, CSharpSyntaxTree.ParseText(ImplicitUsings, Language)], References, options);
-        string[] errors = [.. compilation.GetDiagnostics().Where(static found => found.Severity == DiagnosticSeverity.Error).Select(static found => found.ToString())];
-        Assert.True(errors.Length == 0, string.Join('\n', errors));
+            runs ? OutputKind.ConsoleApplication : OutputKind.DynamicallyLinkedLibrary,
+            nullableContextOptions: NullableContextOptions.Enable);
+        SyntaxTree usings = CSharpSyntaxTree.ParseText(ImplicitUsings, Language);
+        CSharpCompilation compilation = CSharpCompilation.Create("Documented", [tree, usings], References, options);
+        Diagnostic[] errors = [.. compilation.GetDiagnostics().Where(static found => found.Severity == DiagnosticSeverity.Error)];
+        Assert.True(errors.Length == 0, string.Join('\n', errors.AsEnumerable()));
     }
 
     // Usings come first in a program, and types last.
     private static string Join(params string[] blocks)
     {
-        CompilationUnitSyntax[] units = [.. blocks.Select(static block => CSharpSyntaxTree.ParseText(block, Language).GetCompilationUnitRoot())];
-        IEnumerable<MemberDeclarationSyntax> members = units.SelectMany(static unit => unit.Members);
-        return string.Concat(units.SelectMany(static unit => unit.Usings).Cast<SyntaxNode>().Concat(members.OrderBy(static member => member is not GlobalStatementSyntax))
-            .Select(static node => node.ToFullString()));
+        CompilationUnitSyntax[] units = [.. blocks.Select(static text => CSharpSyntaxTree.ParseText(text, Language).GetCompilationUnitRoot())];
+        IEnumerable<SyntaxNode> usings = units.SelectMany(static unit => unit.Usings);
+        IEnumerable<SyntaxNode> members = units.SelectMany(static unit => unit.Members);
+        IEnumerable<SyntaxNode> ordered = usings.Concat(members.OrderBy(static member => member is not GlobalStatementSyntax));
+        return string.Concat(ordered.Select(static node => node.ToFullString()));
     }
 }

@@ -15,7 +15,7 @@ public sealed class DocumentedCommandTests : IDisposable
         get
         {
             var scripts = new TheoryData<string, string>();
-            foreach (CodeBlock block in Document.All.SelectMany(static document => document.Blocks).Where(static block => block.Language == "sh" && !block.IsExample))
+            foreach (CodeBlock block in Document.BlocksOf("sh").Where(static block => !block.IsExample))
             {
                 scripts.Add(block.Place, block.Code);
             }

@@ -35,13 +35,16 @@ public sealed class HostedServiceTests
         Assert.Empty(service.Errors);
     }
 
-    private static SkeinProcess Start(params string[] arguments) => SkeinProcess.StartProgram("dotnet", [], [SampleTests.PathOf("HostedService"), .. arguments]);
+    private static SkeinProcess Start(params string[] arguments) =>
+        SkeinProcess.StartProgram("dotnet", [], [SampleTests.PathOf("HostedService"), .. arguments]);
 
     /// <summary>Waits until all ranks have trained; steps, loss and accuracy.</summary>
     private static async Task<double[]> TrainAsync(SkeinProcess process, int ranks)
     {
-        await process.WaitForLinesAsync(ranks, static line => line.Contains("] trained ", StringComparison.Ordinal));
-        double[][] said = [.. process.Output.Where(static line => line.Contains("] trained ", StringComparison.Ordinal)).Select(static line => SampleTests.Numbers(After(line, "] trained ")))];
+        const string trained = "] trained ";
+        await process.WaitForLinesAsync(ranks, static line => line.Contains(trained, StringComparison.Ordinal));
+        IEnumerable<string> lines = process.Output.Where(static line => line.Contains(trained, StringComparison.Ordinal));
+        double[][] said = [.. lines.Select(static line => SampleTests.Numbers(After(line, trained)))];
         Assert.All(said, numbers => Assert.Equal(said[0], numbers));
         return said[0];
     }

@@ -32,7 +32,10 @@ public sealed partial class SampleTests
     public Task Data_from_a_file_give_the_same_numbers_on_one_rank_and_on_several() =>
         HasEqualNumbersAsync("OwnData", ("flats", 96, 96, 0), ("error", 20, 32, 0.01));
 
-    /// <summary>The numbers that a sample says after that of its ranks lie in a range, and are the same on any number but for the last digit printed.</summary>
+    /// <summary>
+    /// The numbers that a sample says after that of its ranks lie in a range, and are the same on any number of ranks but for the last
+    /// digit printed.
+    /// </summary>
     private static async Task HasEqualNumbersAsync(string sample, params (string Name, double From, double To, double Digit)[] expected)
     {
         double[] alone = Numbers(await RunAsync(sample, ranks: 1));
@@ -59,7 +62,8 @@ public sealed partial class SampleTests
 
     internal static string PathOf(string sample) => Path.Combine(AppContext.BaseDirectory, $"{sample}.dll");
 
-    internal static double[] Numbers(string line) => [.. Number().Matches(line).Select(static match => double.Parse(match.Value, CultureInfo.InvariantCulture))];
+    internal static double[] Numbers(string line) =>
+        [.. Number().Matches(line).Select(static match => double.Parse(match.Value, CultureInfo.InvariantCulture))];
 
     [GeneratedRegex(@"^\[\d+\] ")]
     private static partial Regex Rank();

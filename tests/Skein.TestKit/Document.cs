@@ -10,7 +10,9 @@ public sealed partial class Document
         Path = path;
         Blocks = [.. Block().Matches(text).Select(match => new CodeBlock(
             $"{path}:{1 + text.AsSpan(0, match.Groups["fence"].Index).Count('\n')}",
-            match.Groups["language"].Value, match.Groups["mark"].Success ? match.Groups["mark"].Value : null, match.Groups["code"].Value))];
+            match.Groups["language"].Value,
+            match.Groups["mark"].Success ? match.Groups["mark"].Value : null,
+            match.Groups["code"].Value))];
         InlineCode = [.. Inline().Matches(Block().Replace(text, "")).Select(match => match.Groups[1].Value)];
     }
 
@@ -23,6 +25,10 @@ public sealed partial class Document
             .Select(path => new Document(path, File.ReadAllText(Repository.PathOf(path)))),
     ];
 
+    /// <summary>The blocks of all pages in one language.</summary>
+    public static IEnumerable<CodeBlock> BlocksOf(string language) =>
+        All.SelectMany(static document => document.Blocks).Where(block => block.Language == language);
+
     /// <summary>From the repository's root.</summary>
     public string Path { get; }
 
@@ -32,7 +38,9 @@ public sealed partial class Document
     /// <summary>What stands between backticks outside of blocks.</summary>
     public IReadOnlyList<string> InlineCode { get; }
 
-    [GeneratedRegex("""^(?:<!-- (?<mark>(?:continues|example)[^\n]*?) -->\n)?(?<fence>```)(?<language>[a-z]*)\n(?<code>.*?)^```$""", RegexOptions.Singleline | RegexOptions.Multiline)]
+    [GeneratedRegex(
+        """^(?:<!-- (?<mark>(?:continues|example)[^\n]*?) -->\n)?(?<fence>```)(?<language>[a-z]*)\n(?<code>.*?)^```$""",
+        RegexOptions.Singleline | RegexOptions.Multiline)]
     private static partial Regex Block();
 
     [GeneratedRegex("`([^`\n]+)`")]
