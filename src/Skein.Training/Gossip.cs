@@ -129,6 +129,7 @@ public sealed class Gossip : Strategy
     /// <inheritdoc/>
     protected internal override void Complete()
     {
+        exchange!.ForgetStop();
         if (!apart) return;
         long start = Stopwatch.GetTimestamp();
         ConsensusDistance = Measure();
