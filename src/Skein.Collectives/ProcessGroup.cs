@@ -255,18 +255,17 @@ public sealed partial class ProcessGroup : IAsyncDisposable
         job.ThrowIfFailed();
         Links links = wiring.Links;
         wiring.Begin(signature, inline);
-        int divisor = call.Divisor(WorldSize);
         DirectMemory? direct = wiring.Direct;
         switch (call.Kind)
         {
             case CollectiveKind.AllReduce:
-                AllReduce(wiring, signature, call, divisor);
+                AllReduce(wiring, signature, call);
                 break;
             case CollectiveKind.ReduceScatter when direct is not null:
                 direct.ReduceScatter(signature, call);
                 break;
             case CollectiveKind.ReduceScatter:
-                Rounds.ReduceScatter(links, call, divisor);
+                Rounds.ReduceScatter(links, call);
                 break;
             case CollectiveKind.AllGather when direct is not null:
                 direct.AllGather(signature, call);
@@ -281,7 +280,7 @@ public sealed partial class ProcessGroup : IAsyncDisposable
                 Tree.Broadcast(links, call, wiring.All, call.Root);
                 break;
             case CollectiveKind.Reduce:
-                Tree.Reduce(links, call, wiring.All, call.Root, divisor);
+                Tree.Reduce(links, call, wiring.All, call.Root);
                 break;
             case CollectiveKind.Gather:
                 Rounds.Gather(links, call);
@@ -301,7 +300,7 @@ public sealed partial class ProcessGroup : IAsyncDisposable
         }
     }
 
-    private void AllReduce(Wiring wiring, in CallSignature signature, CollectiveCall call, int divisor)
+    private void AllReduce(Wiring wiring, in CallSignature signature, CollectiveCall call)
     {
         switch (call.Algorithm)
         {
@@ -309,16 +308,16 @@ public sealed partial class ProcessGroup : IAsyncDisposable
                 wiring.Direct!.AllReduce(signature, call);
                 break;
             case AllReduceAlgorithm.HalvingDoubling:
-                HalvingDoublingAllReduce.Run(wiring.Links, call, divisor);
+                HalvingDoublingAllReduce.Run(wiring.Links, call);
                 break;
             case AllReduceAlgorithm.Tree:
-                Tree.AllReduce(wiring.Links, call, wiring.All, divisor);
+                Tree.AllReduce(wiring.Links, call, wiring.All);
                 break;
             case AllReduceAlgorithm.Hierarchical:
-                Hierarchical.AllReduce(wiring.Links, call, hosts, divisor);
+                Hierarchical.AllReduce(wiring.Links, call, hosts);
                 break;
             default:
-                RingAllReduce.Run(wiring.Links, call, wiring.All, divisor);
+                RingAllReduce.Run(wiring.Links, call, wiring.All);
                 break;
         }
     }
