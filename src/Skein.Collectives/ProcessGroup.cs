@@ -32,8 +32,9 @@ public sealed partial class ProcessGroup : IAsyncDisposable
     private readonly bool ownsJob;
     private long sequence;
     private int splits;
+    private int disposing;
     private CollectiveCall? spare;
-    private bool disposed;
+    private volatile bool disposed;
 
     private ProcessGroup(Job job, string context, int[] members, Wiring? wiring, AlgorithmTable table, bool ownsJob)
     {
@@ -54,6 +55,14 @@ public sealed partial class ProcessGroup : IAsyncDisposable
         recorder = new FlightRecorder(context);
         job.Register(recorder);
     }
+
+    internal const string WorldName = "world";
+
+    /// <summary>
+    /// What errors and the flight recorder call the group: <c>world</c>, or for a subgroup its parent's name, which of the
+    /// parent's splits it came from, counted from 0, and its color: <c>world.1:0</c>.
+    /// </summary>
+    public string Name => context;
 
     /// <summary>This process's rank, from 0 to <see cref="WorldSize"/> - 1.</summary>
     public int Rank { get; }
@@ -153,11 +162,12 @@ public sealed partial class ProcessGroup : IAsyncDisposable
     /// <summary>
     /// Leaves the group. On the group that joined the job rank 0 waits, within the timeout, until every rank has come
     /// this far, and the others until rank 0 has heard them, so that nobody takes an early end for a loss; after a
-    /// failure nobody waits.
+    /// failure nobody waits. Collectives that other threads have begun, blocking or not, end first, as they would without
+    /// this; sends and receives that are not done fail with <see cref="ObjectDisposedException"/>.
     /// </summary>
     public async ValueTask DisposeAsync()
     {
-        if (disposed) return;
+        if (Interlocked.Exchange(ref disposing, 1) != 0) return;
         disposed = true;
         queue.Close();
         messages?.Dispose();
@@ -171,7 +181,7 @@ public sealed partial class ProcessGroup : IAsyncDisposable
         Job job = await Job.JoinAsync(options, store, cancellationToken).ConfigureAwait(false);
         try
         {
-            return await CreateAsync(job, "world", [.. Enumerable.Range(0, options.WorldSize)], ownsJob: true).ConfigureAwait(false);
+            return await CreateAsync(job, WorldName, [.. Enumerable.Range(0, options.WorldSize)], ownsJob: true).ConfigureAwait(false);
         }
         catch
         {
