@@ -83,7 +83,8 @@ public sealed unsafe partial class ProcessGroup
     }
 
     /// <inheritdoc cref="Reduce{T}"/>
-    public CollectiveHandle ReduceAsync<T>(Memory<T> buffer, int root = 0, ReduceOperation operation = ReduceOperation.Sum) where T : unmanaged =>
+    public CollectiveHandle ReduceAsync<T>(Memory<T> buffer, int root = 0, ReduceOperation operation = ReduceOperation.Sum)
+        where T : unmanaged =>
         Start<T>(RootedCall<T>(CollectiveKind.Reduce, null, null, buffer.Length, root, operation), default, buffer);
 
     /// <summary>Collects the inputs of all ranks on the root, in rank order.</summary>

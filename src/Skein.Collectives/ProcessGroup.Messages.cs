@@ -25,7 +25,8 @@ public sealed unsafe partial class ProcessGroup
     {
         MessageQueue queue = Messages(destination);
         ElementType type = ElementTypes.Of<T>();
-        return WithPinned(buffer, (pin, handle) => queue.Send(destination, tag, type, (byte*)pin.Pointer, (nint)buffer.Length * sizeof(T), pin, handle));
+        nint length = (nint)buffer.Length * sizeof(T);
+        return WithPinned(buffer, (pin, handle) => queue.Send(destination, tag, type, (byte*)pin.Pointer, length, pin, handle));
     }
 
     /// <summary>Receives the next message of that source and tag. Messages of one source and tag come in the order they were sent.</summary>
@@ -51,7 +52,8 @@ public sealed unsafe partial class ProcessGroup
     {
         MessageQueue queue = Messages(source);
         ElementType type = ElementTypes.Of<T>();
-        return WithPinned<T>(buffer, (pin, handle) => queue.Receive(source, tag, type, (byte*)pin.Pointer, (nint)buffer.Length * sizeof(T), pin, handle));
+        nint length = (nint)buffer.Length * sizeof(T);
+        return WithPinned<T>(buffer, (pin, handle) => queue.Receive(source, tag, type, (byte*)pin.Pointer, length, pin, handle));
     }
 
     private static CollectiveHandle WithPinned<T>(ReadOnlyMemory<T> buffer, Action<MemoryHandle, CollectiveHandle> start)

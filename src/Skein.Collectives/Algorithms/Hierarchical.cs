@@ -18,7 +18,8 @@ internal static class Hierarchical
         Tree.Reduce(links, call, mine, 0);
         if (hosts.Length > 1 && mine[0] == links.Rank)
         {
-            RingAllReduce.Run(links, call, Array.ConvertAll(hosts, static host => host[0]), Array.ConvertAll(hosts, static host => host.Length));
+            int[] leaders = Array.ConvertAll(hosts, static host => host[0]), held = Array.ConvertAll(hosts, static host => host.Length);
+            RingAllReduce.Run(links, call, leaders, held);
         }
 
         Tree.Broadcast(links, call, mine, 0);

@@ -32,7 +32,8 @@ internal static unsafe class HalfAverage
 
     private static float PowerFor(int ranks) => BitOperations.RoundUpToPowerOf2((uint)ranks);
 
-    private static void Run<TFormat>(ushort* accumulator, ushort* operand, nint count, float own, float arriving, float divisor) where TFormat : IHalfFormat
+    private static void Run<TFormat>(ushort* accumulator, ushort* operand, nint count, float own, float arriving, float divisor)
+        where TFormat : IHalfFormat
     {
         int block = Vector<ushort>.Count;
         Vector<float> left = new(own), right = new(arriving), divide = new(divisor);

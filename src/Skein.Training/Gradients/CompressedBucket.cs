@@ -40,8 +40,8 @@ internal sealed class CompressedBucket : GradientBucket
         host = BorrowedTensor.Create(buffer.Pointer, FlagsOffset, ScalarType.Float32);
         if (first.device_type != DeviceType.CPU) onDevice = zeros(FlagsOffset, ScalarType.Float32, first.device).DetachFromDisposeScope();
         PlaceSlots(onDevice ?? host);
-        Average = new CompressedAverage(
-            group, spec, options, Parameters.Zip(Offsets, static (parameter, offset) => ParameterPlace.Of(offset, parameter.Parameter.shape)), FlagsOffset, index);
+        var places = Parameters.Zip(Offsets, static (parameter, offset) => ParameterPlace.Of(offset, parameter.Parameter.shape));
+        Average = new CompressedAverage(group, spec, options, places, FlagsOffset, index);
     }
 
     public override bool CarriesScalars => true;

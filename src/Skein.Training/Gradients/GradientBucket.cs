@@ -111,7 +111,10 @@ internal abstract class GradientBucket : IDisposable
 
     private protected void PlaceSlots(Tensor flat)
     {
-        foreach ((NamedParameter parameter, long offset) in Parameters.Zip(Offsets)) slots.Add(new GradientSlot(parameter.Name, parameter.Parameter, flat, offset));
+        foreach ((NamedParameter parameter, long offset) in Parameters.Zip(Offsets))
+        {
+            slots.Add(new GradientSlot(parameter.Name, parameter.Parameter, flat, offset));
+        }
     }
 
     private sealed class Of<T> : GradientBucket where T : unmanaged

@@ -44,7 +44,8 @@ public sealed class HalfAverageTests
 
     [Theory]
     [MemberData(nameof(Jobs))]
-    public void An_average_is_off_by_a_unit_in_the_last_place_for_each_step_at_most(TransportKind transport, int worldSize, AllReduceAlgorithm algorithm) =>
+    public void An_average_is_off_by_a_unit_in_the_last_place_for_each_step_at_most(
+        TransportKind transport, int worldSize, AllReduceAlgorithm algorithm) =>
         Ranks.Run(
             worldSize, transport,
             static group =>
@@ -87,7 +88,8 @@ public sealed class HalfAverageTests
     }
 
     /// <summary>Against the mean in double precision.</summary>
-    private static void CheckError<T>(ProcessGroup group, Func<double, T> narrow, Func<T, double> widen, double size, double unit, double smallest) where T : unmanaged
+    private static void CheckError<T>(
+        ProcessGroup group, Func<double, T> narrow, Func<T, double> widen, double size, double unit, double smallest) where T : unmanaged
     {
         foreach (int length in new[] { 257, 20_001 })
         {

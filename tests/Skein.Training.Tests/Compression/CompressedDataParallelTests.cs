@@ -119,7 +119,8 @@ public class CompressedDataParallelTests
         {
             float[][] all = await RankThreads.Run(2, group =>
             {
-                using var model = nn.Sequential(Enumerable.Range(0, 20).Select(i => ($"{i}", (nn.Module<Tensor, Tensor>)nn.Linear(size, 1, hasBias: false))).ToArray());
+                nn.Module<Tensor, Tensor>[] layers = [.. Enumerable.Range(0, 20).Select(_ => nn.Linear(size, 1, hasBias: false))];
+                using var model = nn.Sequential(layers);
                 using (no_grad()) foreach (Parameter parameter in model.parameters()) parameter.zero_();
                 using var strategy = new DataParallel(group, Options(rules, momentum: momentum));
                 using var optimizer = optim.SGD(model.parameters(), 0.01);
@@ -152,7 +153,8 @@ public class CompressedDataParallelTests
     [InlineData("signsgd", 0)]
     [InlineData("signsgd", 0.5)]
     [InlineData("signsgd:majority", 0)]
-    public async Task Going_on_from_saved_compression_gives_the_same_bits(string rules, double momentum) => await RankThreads.Run(2, group =>
+    public async Task Going_on_from_saved_compression_gives_the_same_bits(
+        string rules, double momentum) => await RankThreads.Run(2, group =>
     {
         using var whole = new Halves(group, Options(rules, momentum: momentum));
         whole.Run(0, 40);
@@ -165,10 +167,12 @@ public class CompressedDataParallelTests
         return true;
     });
 
-    /// <summary>Layers of odd sizes, one of which is used in every third step only, trained in a loop of its own without an optimizer's state.</summary>
+    /// <summary>Layers of odd sizes, one of which is used in every third step only, in a loop without an optimizer's state.</summary>
     private sealed class Halves : IDisposable
     {
-        private readonly nn.Module<Tensor, Tensor> always = Models.Seeded(1, static () => nn.Sequential(nn.Linear(7, 13), nn.Tanh(), nn.Linear(13, 3)));
+        private readonly nn.Module<Tensor, Tensor> always = Models.Seeded(
+            1, static () => nn.Sequential(nn.Linear(7, 13), nn.Tanh(), nn.Linear(13, 3)));
+
         private readonly nn.Module<Tensor, Tensor> sometimes = Models.Seeded(2, static () => nn.Linear(7, 3));
         private readonly InMemoryDataset data = Models.Data(features: 7, classes: 3);
         private readonly int rank;

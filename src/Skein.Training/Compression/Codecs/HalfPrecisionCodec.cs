@@ -66,9 +66,10 @@ internal sealed class Float16Codec : HalfPrecisionCodec
     public static Span<float> Scales(Span<byte> payload, int count) => MemoryMarshal.Cast<byte, float>(payload)[..Blocks(count, BlockSize)];
 
     /// <summary>The values in a payload for <paramref name="count"/> of them.</summary>
-    public static Span<Half> Values(Span<byte> payload, int count) => MemoryMarshal.Cast<byte, Half>(payload[(Blocks(count, BlockSize) * sizeof(float))..]);
+    public static Span<Half> Values(Span<byte> payload, int count) =>
+        MemoryMarshal.Cast<byte, Half>(payload[(Blocks(count, BlockSize) * sizeof(float))..]);
 
-    /// <summary>Writes the smallest scales with which these values can be encoded. Larger ones do too, at some cost in small values.</summary>
+    /// <summary>Writes the smallest scales with which these values can be encoded. Larger ones lose some of the small ones.</summary>
     public static void Measure(ReadOnlySpan<float> values, Span<float> scales)
     {
         for (int index = 0; index < scales.Length; index++) scales[index] = ScaleFor(Block(values, index));
@@ -100,11 +101,13 @@ internal sealed class Float16Codec : HalfPrecisionCodec
     private protected override void AddBlock(ReadOnlySpan<byte> payload, int index, ReadOnlySpan<ushort> bits, Span<float> sum)
     {
         float scale = MemoryMarshal.Read<float>(payload[(index * sizeof(float))..]);
-        if (!(scale > 0 && scale <= Power(LargestScaleExponent))) throw Bad($"has scale {scale} for block {index}; a scale lies above 0, and up to 2^{LargestScaleExponent}");
+        bool possible = scale > 0 && scale <= Power(LargestScaleExponent);
+        if (!possible) throw Bad($"has scale {scale} for block {index}; a scale lies above 0, and up to 2^{LargestScaleExponent}");
         ReducedPrecision.Add(MemoryMarshal.Cast<ushort, Half>(bits), sum, scale);
     }
 
-    private static ReadOnlySpan<float> Block(ReadOnlySpan<float> values, int index) => values.Slice(index * BlockSize, Math.Min(BlockSize, values.Length - (index * BlockSize)));
+    private static ReadOnlySpan<float> Block(ReadOnlySpan<float> values, int index) =>
+        values.Slice(index * BlockSize, Math.Min(BlockSize, values.Length - (index * BlockSize)));
 
     private static void NarrowBlock(ReadOnlySpan<float> values, int index, float scale, Span<Half> narrow) =>
         ReducedPrecision.Narrow(Block(values, index), narrow[(index * BlockSize)..], 1 / scale);
