@@ -45,6 +45,8 @@ public sealed class DataParallel : ReplicaStrategy
         this.options.Compression?.Validate();
     }
 
+    internal override IEnumerable<ProcessGroup> Peers => [group];
+
     /// <inheritdoc/>
     public override int Rank => group.Rank;
 

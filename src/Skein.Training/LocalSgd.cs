@@ -38,6 +38,8 @@ public sealed class LocalSgd : Strategy
         this.options.Validate();
     }
 
+    internal override IEnumerable<ProcessGroup> Peers => [group];
+
     /// <inheritdoc/>
     public override int Rank => group.Rank;
 
