@@ -27,7 +27,12 @@ internal static class TrainCommand
 
     private static Task<int> RunAsync(TrainOptions options)
     {
-        if (LauncherEnvironment.HasRank()) return WorkAsync(options, LauncherEnvironment.Read().LocalWorldSize);
+        if (LauncherEnvironment.HasRank())
+        {
+            ProcessGroupOptions place = LauncherEnvironment.Read();
+            if (options.WorkersWritten) CommandLine.CheckWorld("--workers", options.Workers, place);
+            return WorkAsync(options, place.LocalWorldSize);
+        }
 
         // Before anything is started, so that what does not fit is one line and not one of each worker.
         TrainPlan plan = TrainPlan.Create(options, options.Workers);
