@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Invocation;
+using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 
 namespace Skein.Cli;
@@ -22,6 +23,8 @@ internal static class CommandLine
         // mpirun gives rank 0 a terminal for stdout, whatever its own is; to a capable one the runtime sends the codes of
         // its keypad mode, which would stand before the JSON.
         if (LauncherEnvironment.HasRank()) Environment.SetEnvironmentVariable("TERM", "dumb");
+
+        Numbers.ReadBy(root);
 
         // A program's own arguments may begin with '@', which else would name a file of arguments.
         var parsed = root.Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
@@ -62,6 +65,16 @@ internal static class CommandLine
     {
         var value = parsed.GetValue(option);
         return value >= 0 ? value : throw new UsageException($"{option.Name} is {value}: give a whole number from 0");
+    }
+
+    /// <summary>Checks how many processes were asked for where others have started them, as srun and mpirun do.</summary>
+    /// <exception cref="UsageException">The job has another number.</exception>
+    public static void CheckWorld(string option, int asked, ProcessGroupOptions place)
+    {
+        if (asked == place.WorldSize) return;
+        throw new UsageException(
+            $"{option} is {asked}, but this process was started as rank {place.Rank} of a job of {place.WorldSize}: "
+            + $"leave {option} out, or start {asked} ranks");
     }
 
     // .NET appends the name of the parameter, which says nothing to who typed a command.

@@ -25,7 +25,11 @@ internal static class ParameterServerSyntax
     private static readonly Option<float> Compensation = new("--delay-compensation") { HelpName = "LAMBDA", Description = "Compensate the delay of gradients with this factor (DC-ASGD) [default: 0, not]" };
     private static readonly Option<bool> Balance = new("--balance") { Description = "Hand out the data as they are asked for, with async: slow workers get less, and workers may come and go" };
     private static readonly Option<int> Aggregate = Count("--aggregate", "K", "Add up the gradients of K workers of a host before they are pushed");
-    private static readonly Option<bool> AllowNonFinite = new("--allow-non-finite") { Description = "Apply gradients with NaN or infinity too" };
+    private static readonly Option<bool> AllowNonFinite = new("--allow-non-finite")
+    {
+        Description = "Go on when the loss becomes NaN or infinite, and let servers apply such gradients",
+    };
+
 
     private static readonly Option<string?> CheckpointDirectory = Text("--checkpoint-dir", "DIR", "Where the servers write their checkpoints");
     private static readonly Option<long?> CheckpointEvery = new("--checkpoint-every") { HelpName = "K", Description = "Updates between two checkpoints" };
@@ -36,9 +40,12 @@ internal static class ParameterServerSyntax
         Servers, Replicas, Consistency, Weighting, Optimizer, Compensation, Balance, Aggregate, AllowNonFinite, CheckpointDirectory, CheckpointEvery, Resume,
     ];
 
-    /// <summary>The options that were written on the command line.</summary>
+    /// <summary>The options that were written on the command line and are for servers only.</summary>
     public static IReadOnlyList<string> Given(ParseResult parsed) =>
-        [.. All.Where(option => parsed.GetResult(option) is { Implicit: false }).Select(static option => option.Name)];
+    [
+        .. All.Where(option => option != AllowNonFinite && parsed.GetResult(option) is { Implicit: false })
+            .Select(static option => option.Name),
+    ];
 
     /// <summary>What was asked for, unchecked.</summary>
     public static ServerOptions Read(ParseResult parsed) => new()

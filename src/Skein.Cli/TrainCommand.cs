@@ -27,7 +27,11 @@ internal static class TrainCommand
 
     private static async Task<int> RunAsync(TrainOptions options)
     {
-        if (LauncherEnvironment.HasRank()) return await WorkAsync(options);
+        if (LauncherEnvironment.HasRank())
+        {
+            if (options.WorkersWritten) CommandLine.CheckWorld("--workers", options.Workers, LauncherEnvironment.Read());
+            return await WorkAsync(options);
+        }
 
         // Before anything is started, so that what does not fit is one line and not one of each worker.
         TrainPlan plan = TrainPlan.Create(options, options.Workers);

@@ -18,7 +18,9 @@ internal static class TrainSyntax
     private static readonly Option<long?> MaxSteps = Number<long?>("--max-steps", "K", "The most optimizer steps");
     private static readonly Option<int?> BatchSize = Number<int?>("--batch-size", "B", "Samples per optimizer step, over all workers [default: the workload's]");
     private static readonly Option<string?> Optimizer = Text("--optimizer", "O", "sgd, momentum, adam or adamw [default: the workload's]");
-    private static readonly Option<double?> LearningRate = Number<double?>("--learning-rate", "LR", "Step size, after the workload's warm-up [default: the workload's]");
+    private static readonly Option<double?> LearningRate = Number<double?>(
+        "--learning-rate", "LR",
+        "Step size, after the workload's warm-up [default: the workload's for its kind of optimizer; else 0.001 for adam, adamw, 0.01 for others]");
     private static readonly Option<string?> Model = Text("--model", "NAME", "One of the workload's models [default: its first]");
     private static readonly Option<string?> Precision = Text("--precision", "P", "fp32, or bf16 with single-precision copies for the optimizer [default: fp32]");
     private static readonly Option<int?> GradientAccumulation = Number<int?>("--gradient-accumulation", "G", "Micro-batches per worker and step [default: 1]");
@@ -53,6 +55,7 @@ internal static class TrainSyntax
         {
             Strategy = parsed.GetValue(Strategy),
             Workers = CommandLine.AtLeastOne(parsed, Workers),
+            WorkersWritten = parsed.GetResult(Workers) is { Implicit: false },
             Epochs = parsed.GetValue(Epochs),
             MaxSteps = parsed.GetValue(MaxSteps),
             BatchSize = parsed.GetValue(BatchSize),

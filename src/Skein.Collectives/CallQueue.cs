@@ -62,6 +62,8 @@ internal sealed class CallQueue(Action<CollectiveCall, bool> execute, string thr
         {
             closed = true;
             Monitor.PulseAll(gate);
+            // A blocking call on another thread still uses what is freed after this.
+            while (busy || pending.Count > 0) Monitor.Wait(gate);
         }
 
         thread?.Join();

@@ -40,7 +40,7 @@ internal sealed unsafe partial class MessageQueue
     /// <summary>One send or receive.</summary>
     internal sealed class Operation(int peer, int tag, ElementType type, byte* bytes, nint length)
     {
-        private SkeinException? error;
+        private Exception? error;
 
         public bool IsSend { get; init; }
 
@@ -83,7 +83,7 @@ internal sealed unsafe partial class MessageQueue
             Length = (nint)envelope.Bytes;
         }
 
-        public void Finish(SkeinException? failure = null)
+        public void Finish(Exception? failure = null)
         {
             error = failure;
             IsDone = true;

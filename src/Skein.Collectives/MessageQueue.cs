@@ -27,6 +27,7 @@ internal sealed unsafe partial class MessageQueue : IDisposable
     private Thread? thread;
     private bool driving;
     private bool closed;
+    private int connecting;
     private int background;
     private SkeinException? failure;
 
@@ -48,10 +49,11 @@ internal sealed unsafe partial class MessageQueue : IDisposable
 
     public Operation Send(int to, int tag, ElementType type, byte* bytes, nint length, MemoryHandle pin, CollectiveHandle? handle)
     {
-        transport.Connect(to, timeout);
         var operation = new Operation(to, tag, type, bytes, length) { IsSend = true, Handle = handle, Pin = pin };
+        Connect(to);
         lock (gate)
         {
+            ObjectDisposedException.ThrowIf(closed, typeof(ProcessGroup));
             sends[to].Enqueue(operation);
             Begin(operation);
         }
@@ -64,6 +66,7 @@ internal sealed unsafe partial class MessageQueue : IDisposable
         var operation = new Operation(from, tag, type, bytes, length) { Handle = handle, Pin = pin };
         lock (gate)
         {
+            ObjectDisposedException.ThrowIf(closed, typeof(ProcessGroup));
             receives.Add(operation);
             Begin(operation);
         }
@@ -86,15 +89,41 @@ internal sealed unsafe partial class MessageQueue : IDisposable
         operation.ThrowIfFailed();
     }
 
+    /// <summary>Fails what is not done, and returns when no thread uses the transport any more.</summary>
     public void Dispose()
     {
         lock (gate)
         {
             closed = true;
+            End((Exception?)failure ?? new ObjectDisposedException(
+                nameof(ProcessGroup), "the process group was disposed before the message was sent or received"));
             Monitor.PulseAll(gate);
+            while (driving || connecting > 0) Monitor.Wait(gate);
         }
 
         thread?.Join();
+    }
+
+    private void Connect(int to)
+    {
+        lock (gate)
+        {
+            ObjectDisposedException.ThrowIf(closed, typeof(ProcessGroup));
+            connecting++;
+        }
+
+        try
+        {
+            transport.Connect(to, timeout);
+        }
+        finally
+        {
+            lock (gate)
+            {
+                connecting--;
+                Monitor.PulseAll(gate);
+            }
+        }
     }
 
     private void Begin(Operation operation)
@@ -179,8 +208,14 @@ internal sealed unsafe partial class MessageQueue : IDisposable
 
     private void Fail(Exception cause)
     {
-        failure ??= fail(cause is PeerUnreachable lost ? lost.Peer : -1, cause);
-        foreach (Operation operation in Open().ToArray()) Complete(operation, failure);
+        // Whoever disposes the group has said what its operations end with.
+        if (!closed) failure ??= fail(cause is PeerUnreachable lost ? lost.Peer : -1, cause);
+        if (failure is not null) End(failure);
+    }
+
+    private void End(Exception error)
+    {
+        foreach (Operation operation in Open().ToArray()) Complete(operation, error);
         foreach (Queue<Operation> queue in sends) queue.Clear();
         foreach (Arrival arrival in arrivals) arrival.Receive = null;
         receives.Clear();
@@ -190,7 +225,7 @@ internal sealed unsafe partial class MessageQueue : IDisposable
     private IEnumerable<Operation> Open() =>
         receives.Concat(arrivals.Select(arrival => arrival.Receive).OfType<Operation>()).Concat(sends.SelectMany(queue => queue));
 
-    private void Complete(Operation operation, SkeinException? error = null)
+    private void Complete(Operation operation, Exception? error = null)
     {
         operation.Finish(error);
         if (operation.IsBackground) background--;

@@ -9,7 +9,11 @@ namespace Skein.Collectives;
 /// microseconds), yields, and then blocks in slices, in which it looks out for failures. A wait without progress ends
 /// with the job's timeout. One instance serves one thread at a time.
 /// </summary>
-internal sealed class Patience(Job job, uint group, int[] members)
+/// <param name="job">The job.</param>
+/// <param name="group">The group's number on the wire.</param>
+/// <param name="groupName">The group's name, for errors.</param>
+/// <param name="members">The group's ranks in the job.</param>
+internal sealed class Patience(Job job, uint group, string groupName, int[] members)
 {
     /// <summary>How long one slice of blocking lasts, so how late a failure elsewhere can be noticed.</summary>
     private const int SliceMilliseconds = 20;
@@ -105,5 +109,10 @@ internal sealed class Patience(Job job, uint group, int[] members)
         }
     }
 
-    private string Describe() => Call?.ToString() ?? Activity;
+    // Where a job has several groups, the same call may be one of any.
+    private string Describe()
+    {
+        string what = Call?.ToString() ?? Activity;
+        return groupName == ProcessGroup.WorldName ? what : $"{what} of group {groupName} (ranks {string.Join(", ", members)})";
+    }
 }

@@ -1,5 +1,3 @@
-using System.Buffers;
-
 namespace Skein.Collectives;
 
 // Turns the arguments of the public methods into calls, and checks them.
@@ -17,13 +15,25 @@ public sealed unsafe partial class ProcessGroup
         }
     }
 
-    private CollectiveHandle Start(CollectiveCall call, MemoryHandle input, MemoryHandle output)
+    /// <summary>Starts a call whose arguments have been checked: only then are its buffers pinned.</summary>
+    private CollectiveHandle Start<T>(CollectiveCall call, ReadOnlyMemory<T> input, ReadOnlyMemory<T> output) where T : unmanaged
     {
         var handle = new CollectiveHandle();
         call.Handle = handle;
-        call.InputPin = input;
-        call.OutputPin = output;
-        queue.Enqueue(call);
+        try
+        {
+            call.InputPin = input.Pin();
+            call.OutputPin = output.Pin();
+            call.Input = (byte*)call.InputPin.Pointer;
+            call.Output = (byte*)call.OutputPin.Pointer;
+            queue.Enqueue(call);
+        }
+        catch
+        {
+            call.Unpin();
+            throw;
+        }
+
         return handle;
     }
 
@@ -39,7 +49,7 @@ public sealed unsafe partial class ProcessGroup
     private CollectiveCall AllReduceCall<T>(void* buffer, int length, ReduceOperation operation) where T : unmanaged
     {
         CollectiveCall call = NewCall(CollectiveKind.AllReduce, ElementTypes.Of<T>());
-        call.Input = call.Output = (byte*)buffer;
+        call.Output = (byte*)buffer;
         call.Count = length;
         call.Operation = operation;
         call.Algorithm = AlgorithmFor(call.Count * call.ElementSize);

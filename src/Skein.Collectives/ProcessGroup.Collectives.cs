@@ -1,5 +1,3 @@
-using System.Buffers;
-
 namespace Skein.Collectives;
 
 public sealed unsafe partial class ProcessGroup
@@ -13,11 +11,8 @@ public sealed unsafe partial class ProcessGroup
     }
 
     /// <inheritdoc cref="AllReduce{T}"/>
-    public CollectiveHandle AllReduceAsync<T>(Memory<T> buffer, ReduceOperation operation = ReduceOperation.Sum) where T : unmanaged
-    {
-        MemoryHandle pin = buffer.Pin();
-        return Start(AllReduceCall<T>(pin.Pointer, buffer.Length, operation), default, pin);
-    }
+    public CollectiveHandle AllReduceAsync<T>(Memory<T> buffer, ReduceOperation operation = ReduceOperation.Sum) where T : unmanaged =>
+        Start<T>(AllReduceCall<T>(null, buffer.Length, operation), default, buffer);
 
     /// <summary>
     /// Combines the inputs of all ranks, and leaves each rank its part: the input is cut into one part per rank, where
@@ -37,11 +32,8 @@ public sealed unsafe partial class ProcessGroup
 
     /// <inheritdoc cref="ReduceScatter{T}"/>
     public CollectiveHandle ReduceScatterAsync<T>(
-        ReadOnlyMemory<T> input, Memory<T> output, ReduceOperation operation = ReduceOperation.Sum) where T : unmanaged
-    {
-        MemoryHandle source = input.Pin(), target = output.Pin();
-        return Start(ReduceScatterCall<T>(source.Pointer, input.Length, target.Pointer, output.Length, operation), source, target);
-    }
+        ReadOnlyMemory<T> input, Memory<T> output, ReduceOperation operation = ReduceOperation.Sum) where T : unmanaged =>
+        Start(ReduceScatterCall<T>(null, input.Length, null, output.Length, operation), input, output);
 
     /// <summary>
     /// Collects the inputs of all ranks, one after the other in rank order, on every rank. The output is cut into one
@@ -66,11 +58,8 @@ public sealed unsafe partial class ProcessGroup
 
     /// <inheritdoc cref="AllGather{T}(ReadOnlySpan{T}, Span{T}, ReadOnlySpan{int})"/>
     public CollectiveHandle AllGatherAsync<T>(
-        ReadOnlyMemory<T> input, Memory<T> output, ReadOnlySpan<int> counts = default) where T : unmanaged
-    {
-        MemoryHandle source = input.Pin(), target = output.Pin();
-        return Start(AllGatherCall<T>(source.Pointer, input.Length, target.Pointer, output.Length, counts), source, target);
-    }
+        ReadOnlyMemory<T> input, Memory<T> output, ReadOnlySpan<int> counts = default) where T : unmanaged =>
+        Start(AllGatherCall<T>(null, input.Length, null, output.Length, counts), input, output);
 
     /// <summary>Copies the root's buffer to all ranks.</summary>
     /// <param name="buffer">Sent by the root, filled on the others; the same length on every rank.</param>
@@ -81,11 +70,8 @@ public sealed unsafe partial class ProcessGroup
     }
 
     /// <inheritdoc cref="Broadcast{T}"/>
-    public CollectiveHandle BroadcastAsync<T>(Memory<T> buffer, int root = 0) where T : unmanaged
-    {
-        MemoryHandle pin = buffer.Pin();
-        return Start(RootedCall<T>(CollectiveKind.Broadcast, null, pin.Pointer, buffer.Length, root), default, pin);
-    }
+    public CollectiveHandle BroadcastAsync<T>(Memory<T> buffer, int root = 0) where T : unmanaged =>
+        Start<T>(RootedCall<T>(CollectiveKind.Broadcast, null, null, buffer.Length, root), default, buffer);
 
     /// <summary>Combines the buffers of all ranks into the root's buffer. The other ranks' buffers end with partial results.</summary>
     /// <param name="buffer">The contribution; the same length on every rank.</param>
@@ -97,11 +83,9 @@ public sealed unsafe partial class ProcessGroup
     }
 
     /// <inheritdoc cref="Reduce{T}"/>
-    public CollectiveHandle ReduceAsync<T>(Memory<T> buffer, int root = 0, ReduceOperation operation = ReduceOperation.Sum) where T : unmanaged
-    {
-        MemoryHandle pin = buffer.Pin();
-        return Start(RootedCall<T>(CollectiveKind.Reduce, null, pin.Pointer, buffer.Length, root, operation), default, pin);
-    }
+    public CollectiveHandle ReduceAsync<T>(Memory<T> buffer, int root = 0, ReduceOperation operation = ReduceOperation.Sum)
+        where T : unmanaged =>
+        Start<T>(RootedCall<T>(CollectiveKind.Reduce, null, null, buffer.Length, root, operation), default, buffer);
 
     /// <summary>Collects the inputs of all ranks on the root, in rank order.</summary>
     /// <param name="input">This rank's part; the same length on every rank.</param>
@@ -113,11 +97,8 @@ public sealed unsafe partial class ProcessGroup
     }
 
     /// <inheritdoc cref="Gather{T}"/>
-    public CollectiveHandle GatherAsync<T>(ReadOnlyMemory<T> input, Memory<T> output, int root = 0) where T : unmanaged
-    {
-        MemoryHandle source = input.Pin(), target = output.Pin();
-        return Start(GatherCall<T>(source.Pointer, input.Length, target.Pointer, output.Length, root), source, target);
-    }
+    public CollectiveHandle GatherAsync<T>(ReadOnlyMemory<T> input, Memory<T> output, int root = 0) where T : unmanaged =>
+        Start(GatherCall<T>(null, input.Length, null, output.Length, root), input, output);
 
     /// <summary>Cuts the root's input into equal parts and gives each rank one.</summary>
     /// <param name="input">On the root, <see cref="WorldSize"/> times as long as the output; unused on the others.</param>
@@ -129,11 +110,8 @@ public sealed unsafe partial class ProcessGroup
     }
 
     /// <inheritdoc cref="Scatter{T}"/>
-    public CollectiveHandle ScatterAsync<T>(ReadOnlyMemory<T> input, Memory<T> output, int root = 0) where T : unmanaged
-    {
-        MemoryHandle source = input.Pin(), target = output.Pin();
-        return Start(ScatterCall<T>(source.Pointer, input.Length, target.Pointer, output.Length, root), source, target);
-    }
+    public CollectiveHandle ScatterAsync<T>(ReadOnlyMemory<T> input, Memory<T> output, int root = 0) where T : unmanaged =>
+        Start(ScatterCall<T>(null, input.Length, null, output.Length, root), input, output);
 
     /// <summary>Every rank gives each rank a part of its input, and gets a part from each, in rank order.</summary>
     /// <param name="input">One part per rank, near-equal: the first ranks get one element more if it does not divide. The same length on every rank.</param>
@@ -157,16 +135,12 @@ public sealed unsafe partial class ProcessGroup
     /// <inheritdoc cref="AllToAll{T}(ReadOnlySpan{T}, Span{T}, ReadOnlySpan{int}, ReadOnlySpan{int})"/>
     public CollectiveHandle AllToAllAsync<T>(
         ReadOnlyMemory<T> input, Memory<T> output, ReadOnlySpan<int> sendCounts = default, ReadOnlySpan<int> receiveCounts = default)
-        where T : unmanaged
-    {
-        MemoryHandle source = input.Pin(), target = output.Pin();
-        return Start(
-            AllToAllCall<T>(source.Pointer, input.Length, target.Pointer, output.Length, sendCounts, receiveCounts), source, target);
-    }
+        where T : unmanaged =>
+        Start(AllToAllCall<T>(null, input.Length, null, output.Length, sendCounts, receiveCounts), input, output);
 
     /// <summary>Returns when all ranks have called it.</summary>
     public void Barrier() => Run(NewCall(CollectiveKind.Barrier, ElementType.UInt8));
 
     /// <inheritdoc cref="Barrier"/>
-    public CollectiveHandle BarrierAsync() => Start(NewCall(CollectiveKind.Barrier, ElementType.UInt8), default, default);
+    public CollectiveHandle BarrierAsync() => Start<byte>(NewCall(CollectiveKind.Barrier, ElementType.UInt8), default, default);
 }

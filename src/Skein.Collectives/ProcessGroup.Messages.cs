@@ -24,10 +24,9 @@ public sealed unsafe partial class ProcessGroup
     public CollectiveHandle SendAsync<T>(ReadOnlyMemory<T> buffer, int destination, int tag = 0) where T : unmanaged
     {
         MessageQueue queue = Messages(destination);
-        MemoryHandle pin = buffer.Pin();
-        var handle = new CollectiveHandle();
-        queue.Send(destination, tag, ElementTypes.Of<T>(), (byte*)pin.Pointer, (nint)buffer.Length * sizeof(T), pin, handle);
-        return handle;
+        ElementType type = ElementTypes.Of<T>();
+        nint length = (nint)buffer.Length * sizeof(T);
+        return WithPinned(buffer, (pin, handle) => queue.Send(destination, tag, type, (byte*)pin.Pointer, length, pin, handle));
     }
 
     /// <summary>Receives the next message of that source and tag. Messages of one source and tag come in the order they were sent.</summary>
@@ -52,9 +51,25 @@ public sealed unsafe partial class ProcessGroup
     public CollectiveHandle RecvAsync<T>(Memory<T> buffer, int source = AnySource, int tag = 0) where T : unmanaged
     {
         MessageQueue queue = Messages(source);
-        MemoryHandle pin = buffer.Pin();
+        ElementType type = ElementTypes.Of<T>();
+        nint length = (nint)buffer.Length * sizeof(T);
+        return WithPinned<T>(buffer, (pin, handle) => queue.Receive(source, tag, type, (byte*)pin.Pointer, length, pin, handle));
+    }
+
+    private static CollectiveHandle WithPinned<T>(ReadOnlyMemory<T> buffer, Action<MemoryHandle, CollectiveHandle> start)
+    {
         var handle = new CollectiveHandle();
-        queue.Receive(source, tag, ElementTypes.Of<T>(), (byte*)pin.Pointer, (nint)buffer.Length * sizeof(T), pin, handle);
+        MemoryHandle pin = buffer.Pin();
+        try
+        {
+            start(pin, handle);
+        }
+        catch
+        {
+            pin.Dispose();
+            throw;
+        }
+
         return handle;
     }
 
@@ -71,7 +86,7 @@ public sealed unsafe partial class ProcessGroup
         {
             return messages ??= new MessageQueue(
                 wiring?.Messages ?? new Transports.LoneTransport(),
-                new Patience(job, id, members),
+                new Patience(job, id, context, members),
                 Timeout,
                 (lost, error) => job.Fail(lost >= 0 ? job.Unreachable(members[lost], error.Message, "a message") : error));
         }

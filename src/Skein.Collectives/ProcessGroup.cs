@@ -32,8 +32,9 @@ public sealed partial class ProcessGroup : IAsyncDisposable
     private readonly bool ownsJob;
     private long sequence;
     private int splits;
+    private int disposing;
     private CollectiveCall? spare;
-    private bool disposed;
+    private volatile bool disposed;
 
     private ProcessGroup(Job job, string context, int[] members, Wiring? wiring, AlgorithmTable table, bool ownsJob)
     {
@@ -54,6 +55,14 @@ public sealed partial class ProcessGroup : IAsyncDisposable
         recorder = new FlightRecorder(context);
         job.Register(recorder);
     }
+
+    internal const string WorldName = "world";
+
+    /// <summary>
+    /// What errors and the flight recorder call the group: <c>world</c>, or for a subgroup its parent's name, which of the
+    /// parent's splits it came from, counted from 0, and its color: <c>world.1:0</c>.
+    /// </summary>
+    public string Name => context;
 
     /// <summary>This process's rank, from 0 to <see cref="WorldSize"/> - 1.</summary>
     public int Rank { get; }
@@ -153,11 +162,12 @@ public sealed partial class ProcessGroup : IAsyncDisposable
     /// <summary>
     /// Leaves the group. On the group that joined the job rank 0 waits, within the timeout, until every rank has come
     /// this far, and the others until rank 0 has heard them, so that nobody takes an early end for a loss; after a
-    /// failure nobody waits.
+    /// failure nobody waits. Collectives that other threads have begun, blocking or not, end first, as they would without
+    /// this; sends and receives that are not done fail with <see cref="ObjectDisposedException"/>.
     /// </summary>
     public async ValueTask DisposeAsync()
     {
-        if (disposed) return;
+        if (Interlocked.Exchange(ref disposing, 1) != 0) return;
         disposed = true;
         queue.Close();
         messages?.Dispose();
@@ -171,7 +181,7 @@ public sealed partial class ProcessGroup : IAsyncDisposable
         Job job = await Job.JoinAsync(options, store, cancellationToken).ConfigureAwait(false);
         try
         {
-            return await CreateAsync(job, "world", [.. Enumerable.Range(0, options.WorldSize)], ownsJob: true).ConfigureAwait(false);
+            return await CreateAsync(job, WorldName, [.. Enumerable.Range(0, options.WorldSize)], ownsJob: true).ConfigureAwait(false);
         }
         catch
         {
@@ -255,18 +265,17 @@ public sealed partial class ProcessGroup : IAsyncDisposable
         job.ThrowIfFailed();
         Links links = wiring.Links;
         wiring.Begin(signature, inline);
-        int divisor = call.Divisor(WorldSize);
         DirectMemory? direct = wiring.Direct;
         switch (call.Kind)
         {
             case CollectiveKind.AllReduce:
-                AllReduce(wiring, signature, call, divisor);
+                AllReduce(wiring, signature, call);
                 break;
             case CollectiveKind.ReduceScatter when direct is not null:
                 direct.ReduceScatter(signature, call);
                 break;
             case CollectiveKind.ReduceScatter:
-                Rounds.ReduceScatter(links, call, divisor);
+                Rounds.ReduceScatter(links, call);
                 break;
             case CollectiveKind.AllGather when direct is not null:
                 direct.AllGather(signature, call);
@@ -281,7 +290,7 @@ public sealed partial class ProcessGroup : IAsyncDisposable
                 Tree.Broadcast(links, call, wiring.All, call.Root);
                 break;
             case CollectiveKind.Reduce:
-                Tree.Reduce(links, call, wiring.All, call.Root, divisor);
+                Tree.Reduce(links, call, wiring.All, call.Root);
                 break;
             case CollectiveKind.Gather:
                 Rounds.Gather(links, call);
@@ -301,7 +310,7 @@ public sealed partial class ProcessGroup : IAsyncDisposable
         }
     }
 
-    private void AllReduce(Wiring wiring, in CallSignature signature, CollectiveCall call, int divisor)
+    private void AllReduce(Wiring wiring, in CallSignature signature, CollectiveCall call)
     {
         switch (call.Algorithm)
         {
@@ -309,16 +318,16 @@ public sealed partial class ProcessGroup : IAsyncDisposable
                 wiring.Direct!.AllReduce(signature, call);
                 break;
             case AllReduceAlgorithm.HalvingDoubling:
-                HalvingDoublingAllReduce.Run(wiring.Links, call, divisor);
+                HalvingDoublingAllReduce.Run(wiring.Links, call);
                 break;
             case AllReduceAlgorithm.Tree:
-                Tree.AllReduce(wiring.Links, call, wiring.All, divisor);
+                Tree.AllReduce(wiring.Links, call, wiring.All);
                 break;
             case AllReduceAlgorithm.Hierarchical:
-                Hierarchical.AllReduce(wiring.Links, call, hosts, divisor);
+                Hierarchical.AllReduce(wiring.Links, call, hosts);
                 break;
             default:
-                RingAllReduce.Run(wiring.Links, call, wiring.All, divisor);
+                RingAllReduce.Run(wiring.Links, call, wiring.All);
                 break;
         }
     }

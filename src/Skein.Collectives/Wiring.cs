@@ -28,7 +28,7 @@ internal sealed class Wiring : IDisposable
         this.segment = segment;
         // The job's other groups want the cores too.
         IsCrowded = job.Addresses.Count(address => address.HostId == job.Addresses[job.Rank].HostId) > Environment.ProcessorCount;
-        patience = new Patience(job, IdOf(context), members) { Yields = IsCrowded ? CrowdedYields : 0 };
+        patience = new Patience(job, IdOf(context), context, members) { Yields = IsCrowded ? CrowdedYields : 0 };
         Links = new Links(transport, patience, members, job.Options.Timeout);
         All = [.. Enumerable.Range(0, members.Length)];
         if (transport is SharedMemoryTransport shared)

@@ -45,6 +45,8 @@ public sealed class DataParallel : ReplicaStrategy
         this.options.Compression?.Validate();
     }
 
+    internal override IEnumerable<ProcessGroup> Peers => [group];
+
     /// <inheritdoc/>
     public override int Rank => group.Rank;
 
@@ -108,7 +110,7 @@ public sealed class DataParallel : ReplicaStrategy
     public void SaveCompression(Stream stream)
     {
         using var writer = new BinaryWriter(stream, Encoding.UTF8, leaveOpen: true);
-        foreach (CompressedBucket bucket in buckets.OfType<CompressedBucket>()) bucket.Average.Save(writer);
+        foreach (CompressedBucket bucket in buckets.OfType<CompressedBucket>()) bucket.Save(writer);
     }
 
     /// <summary>Reads what <see cref="SaveCompression"/> wrote on this rank of as large a job; a model has to be attached.</summary>
@@ -116,7 +118,7 @@ public sealed class DataParallel : ReplicaStrategy
     public void LoadCompression(Stream stream)
     {
         using var reader = new BinaryReader(stream, Encoding.UTF8, leaveOpen: true);
-        foreach (CompressedBucket bucket in buckets.OfType<CompressedBucket>()) bucket.Average.Load(reader);
+        foreach (CompressedBucket bucket in buckets.OfType<CompressedBucket>()) bucket.Load(reader);
     }
 
     // The average over ranks divides by the world size; scaling each share by it leaves the mean over samples.

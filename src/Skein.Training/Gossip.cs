@@ -67,6 +67,8 @@ public sealed class Gossip : Strategy
     /// <summary>What was measured in between, as <see cref="GossipOptions.MeasureEvery"/> says.</summary>
     public IReadOnlyList<ConsensusDistance> ConsensusHistory => history.Values;
 
+    internal override IEnumerable<ProcessGroup> Peers => [group];
+
     /// <inheritdoc/>
     public override int Rank => group.Rank;
 
@@ -129,6 +131,7 @@ public sealed class Gossip : Strategy
     /// <inheritdoc/>
     protected internal override void Complete()
     {
+        exchange!.ForgetStop();
         if (!apart) return;
         long start = Stopwatch.GetTimestamp();
         ConsensusDistance = Measure();

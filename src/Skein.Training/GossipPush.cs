@@ -164,8 +164,9 @@ public sealed class GossipPush : Strategy
         host?.Close(ModelState.TooLate("rank 0 had ended its first fit when this rank came back, which is too late to take part; the others go on without it"));
         sender!.Drain();
         WaitForMessages();
+        meeting!.ForgetStop();
         double weight = sum!.TakeAll(own);
-        byte[] answer = meeting!.Round("the final average", FinalAverage.Encode(own, weight), all => FinalAverage.Answer(all, own.Length));
+        byte[] answer = meeting.Round("the final average", FinalAverage.Encode(own, weight), all => FinalAverage.Answer(all, own.Length));
         FinalAverage average = FinalAverage.Decode(answer, own.Length);
         training = false;
         (ConsensusDistance, Weight, finished) = (average.Distance, average.Weight, average.Finished);

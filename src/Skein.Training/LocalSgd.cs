@@ -26,7 +26,6 @@ public sealed class LocalSgd : Strategy
     private float lastLoss;
     private bool stopRequested;
     private bool stopAgreed;
-    private bool apart;
     private long steps;
 
     /// <summary>Trains on the ranks of <paramref name="group"/>, which stays the caller's to dispose, after this.</summary>
@@ -38,6 +37,8 @@ public sealed class LocalSgd : Strategy
         this.options = options ?? new LocalSgdOptions();
         this.options.Validate();
     }
+
+    internal override IEnumerable<ProcessGroup> Peers => [group];
 
     /// <inheritdoc/>
     public override int Rank => group.Rank;
@@ -76,7 +77,7 @@ public sealed class LocalSgd : Strategy
     {
         base.UpdateParameters(optimizer);
         steps++;
-        apart = true;
+        foreach (ParameterFragment fragment in fragments) fragment.HasStepped = true;
         bool synchronous = steps <= options.SynchronousSteps;
         Meet([.. fragments.Where((_, index) => synchronous || IsDue(index))], synchronous);
     }
@@ -84,7 +85,9 @@ public sealed class LocalSgd : Strategy
     /// <inheritdoc/>
     protected internal override void Complete()
     {
-        if (apart) Meet(fragments, steps <= options.SynchronousSteps);
+        // A second meeting after the same step would be an outer step of momentum alone.
+        Meet([.. fragments.Where(static fragment => fragment.HasStepped)], steps <= options.SynchronousSteps);
+        stopRequested = stopAgreed = false;
     }
 
     /// <inheritdoc/>
@@ -117,7 +120,6 @@ public sealed class LocalSgd : Strategy
         }
 
         CommunicationTime += Stopwatch.GetElapsedTime(start);
-        if (those.Count == fragments.Count) apart = false;
     }
 
     /// <summary>Neighbouring parameters, in parts of about the same size; fewer parts when there are not enough parameters.</summary>

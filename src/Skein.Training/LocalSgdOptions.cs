@@ -5,6 +5,9 @@ namespace Skein.Training;
 /// <summary>How often ranks that train by themselves meet, and what they do then. Immutable; the same on every rank.</summary>
 public sealed record LocalSgdOptions
 {
+    // A step with it is still a number.
+    private const double LargestLearningRate = 1e30;
+
     /// <summary>H, the optimizer steps of each rank between two meetings, 1 or more. Default 16.</summary>
     public int LocalSteps { get; init; } = 16;
 
@@ -15,8 +18,8 @@ public sealed record LocalSgdOptions
     public long SynchronousSteps { get; init; }
 
     /// <summary>
-    /// The outer optimizer's learning rate, above 0: what part of the ranks' mean difference is applied. Default 1, which with
-    /// <see cref="OuterMomentum"/> 0 is the average of the ranks' parameters.
+    /// The outer optimizer's learning rate, above 0 and at most 1e30: what part of the ranks' mean difference is applied. Default
+    /// 1, which with <see cref="OuterMomentum"/> 0 is the average of the ranks' parameters.
     /// </summary>
     public double OuterLearningRate { get; init; } = 1;
 
@@ -48,7 +51,12 @@ public sealed record LocalSgdOptions
     {
         if (LocalSteps < 1) throw new ArgumentException($"the number of local steps is {LocalSteps}: give a whole number from 1");
         if (SynchronousSteps < 0) throw new ArgumentException($"the number of synchronous steps is {SynchronousSteps}: give a whole number from 0");
-        if (!(OuterLearningRate > 0) || !double.IsFinite(OuterLearningRate)) throw new ArgumentException($"the outer learning rate is {OuterLearningRate}: give a number above 0");
+        if (OuterLearningRate is not (> 0 and <= LargestLearningRate))
+        {
+            throw new ArgumentException(
+                $"the outer learning rate is {OuterLearningRate}: give a number above 0 and at most {LargestLearningRate}");
+        }
+
         if (OuterMomentum is not (>= 0 and < 1)) throw new ArgumentException($"the outer momentum is {OuterMomentum}: give a number from 0 to below 1");
         if (Fragments < 1 || Fragments > LocalSteps) throw new ArgumentException($"the number of fragments is {Fragments}: give a whole number from 1 to the number of local steps, {LocalSteps}");
         if (Compression is null) return;

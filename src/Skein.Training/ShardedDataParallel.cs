@@ -50,6 +50,8 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         if (!Enum.IsDefined(this.options.Stage)) throw new ArgumentOutOfRangeException(nameof(options), this.options.Stage, "the stage is 1, 2 or 3");
     }
 
+    internal override IEnumerable<ProcessGroup> Peers => [group];
+
     /// <inheritdoc/>
     public override int Rank => group.Rank;
 

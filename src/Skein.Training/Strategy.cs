@@ -1,3 +1,4 @@
+using Skein.Collectives;
 using Skein.Training.Data;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -18,6 +19,11 @@ public abstract class Strategy : IDisposable
 
     /// <summary>How long the training thread has waited for other ranks since the strategy was made.</summary>
     public TimeSpan CommunicationTime { get; protected set; }
+
+    /// <summary>
+    /// The groups whose ranks train together from the first step on, and have to agree on what they do; none where ranks come and go.
+    /// </summary>
+    internal virtual IEnumerable<ProcessGroup> Peers => [];
 
     /// <summary>Makes the ranks' models one: called once, before the first step. A second call with the same model does nothing.</summary>
     public abstract void Attach(nn.Module model);

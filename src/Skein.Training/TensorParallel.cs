@@ -57,6 +57,8 @@ public sealed class TensorParallel : ReplicaStrategy
     /// <summary>What the ranks that hold the same part of other copies of the model do.</summary>
     public ReplicaStrategy Inner => inner;
 
+    internal override IEnumerable<ProcessGroup> Peers => [group, .. inner.Peers];
+
     /// <inheritdoc/>
     public override int Rank => inner.Rank;
 

@@ -147,6 +147,9 @@ public sealed class Trainer
     private TrainingReport Fit(InMemoryDataset data, int epochs, CancellationToken cancellationToken)
     {
         Strategy.Attach(model);
+        TrainingAgreement.Check(
+            Strategy, data, ("the seed", Seed), ("the batch size", BatchSize),
+            ("the number of epochs", epochs), ("the most steps", MaxSteps), ("the partition", Partition));
         // Other ranks' parts lie between this one's, so that what comes next does not fit where they were.
         if (Strategy.DividesParameters) NativePages.TrimHeap();
         model.train();
@@ -246,6 +249,7 @@ public sealed class Trainer
     private EvaluationReport Evaluate(InMemoryDataset data, CancellationToken cancellationToken)
     {
         Strategy.Attach(model);
+        TrainingAgreement.Check(Strategy, data, ("the batch size", BatchSize));
         Strategy.SynchronizeBuffers();
         bool training = model.training;
         model.eval();

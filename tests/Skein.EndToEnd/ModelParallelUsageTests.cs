@@ -28,7 +28,7 @@ public sealed class ModelParallelUsageTests : IDisposable
     [Theory]
     [InlineData("--zero is 4: give 1, 2 or 3", "--strategy sharded --zero 4")]
     [InlineData("--zero is 0: give 1, 2 or 3", "--strategy sharded --zero 0")]
-    [InlineData("Cannot parse argument 'all' for option '--zero'; see skein --help", "--strategy sharded --zero all")]
+    [InlineData("Cannot parse argument 'all' for option '--zero': give a whole number; see skein --help", "--strategy sharded --zero all")]
     [InlineData($"'dualpipe' is no pipeline schedule: {Schedules}", "--strategy pipeline --schedule dualpipe")]
     [InlineData($"'interleaved:2000000000' is no pipeline schedule: {Schedules}", "--strategy pipeline --schedule interleaved:2000000000")]
     [InlineData($"--split is '6,0': {Splits}", "--strategy pipeline --split 6,0")]

@@ -137,6 +137,14 @@ public class GossipPushTests
         Assert.Equal(8, last[1]);
     }
 
+    [Fact]
+    public async Task A_fit_after_a_cancelled_one_runs_to_its_end() => await Peers.Run(3, async place =>
+    {
+        using GossipPush strategy = await GossipPush.JoinAsync(place);
+        await FitsAfterCancellation.Check(strategy, place.Rank);
+        return true;
+    });
+
     private sealed record Run(float[] Parameters, double Weight, double Distance, int Finished, int Rows, double Loss);
 
     private static async Task<Run> Train(ProcessGroupOptions place, double rate, int steps, int seed = 1, int? vanishAfter = null, double slowdown = 1)

@@ -139,6 +139,16 @@ public class GossipTests
         Assert.All(ends, end => Assert.Equal(ends[0].Parameters, end.Parameters));
     }
 
+    [Theory]
+    [InlineData(null)]
+    [InlineData("int8")]
+    public async Task A_fit_after_a_cancelled_one_runs_to_its_end(string? compression) => await RankThreads.Run(3, async group =>
+    {
+        using var strategy = new Gossip(group, new GossipOptions { Compression = CompressionSpec.Parse(compression ?? "none") });
+        await FitsAfterCancellation.Check(strategy, group.Rank);
+        return true;
+    });
+
     [Fact]
     public async Task Skewed_shares_put_the_ranks_further_apart()
     {

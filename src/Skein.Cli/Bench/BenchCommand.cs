@@ -15,7 +15,12 @@ internal static class BenchCommand
 
     private static Task<int> RunAsync(BenchOptions options)
     {
-        if (LauncherEnvironment.HasRank()) return BenchWorker.RunAsync(options);
+        if (LauncherEnvironment.HasRank())
+        {
+            if (options.ProcessesWritten) CommandLine.CheckWorld("-n", options.Processes, LauncherEnvironment.Read());
+            return BenchWorker.RunAsync(options);
+        }
+
         return options.Calibrate ? CalibrateAsync(options) : LaunchAsync(options, ThisCommand.Read().Arguments, null);
     }
 

@@ -39,6 +39,9 @@ internal sealed record BenchOptions
 
     public required int Processes { get; init; }
 
+    /// <summary>Whether that number was written on the command line.</summary>
+    public required bool ProcessesWritten { get; init; }
+
     public required IReadOnlyList<long> Sizes { get; init; }
 
     public required ElementType Type { get; init; }
@@ -82,6 +85,7 @@ internal sealed record BenchOptions
             {
                 Collective = collective,
                 Processes = CommandLine.AtLeastOne(parsed, ProcessesSyntax),
+                ProcessesWritten = parsed.GetResult(ProcessesSyntax) is { Implicit: false },
                 Sizes = [.. parsed.GetRequiredValue(SizesSyntax).Split(',').Select(size => ParseSize(size.Trim(), typeName, type.Size()))],
                 Type = type,
                 TypeName = typeName,
@@ -107,7 +111,8 @@ internal sealed record BenchOptions
         foreach ((string unit, long bytes) in Units)
         {
             if (!text.EndsWith(unit, StringComparison.Ordinal)) continue;
-            if (!long.TryParse(text[..^unit.Length], NumberStyles.None, CultureInfo.InvariantCulture, out long count)) break;
+            bool isNumber = long.TryParse(text[..^unit.Length], NumberStyles.None, CultureInfo.InvariantCulture, out long count);
+            if (!isNumber || count > long.MaxValue / bytes) break;
             long size = count * bytes;
             if (size % elementSize != 0) throw new UsageException($"--sizes has {text}, which is no whole number of {typeName} elements of {elementSize} bytes");
             if (size / elementSize > int.MaxValue / 4) throw new UsageException($"--sizes has {text}, more than the {int.MaxValue / 4:N0} elements that a buffer holds here");

@@ -1,37 +1,50 @@
 using System.Globalization;
 using System.Text.Json;
+using Skein.Hosting;
 
 namespace Skein.Cli.Train;
 
 /// <summary>The files of a run. Only rank 0 has one; not thread-safe.</summary>
 internal sealed class RunDirectory : IDisposable
 {
+    // What an earlier run has left would be taken for this one's: its weights under another configuration.
+    private static readonly string[] Results = ["config.json", "summary.json", LanguageUsage.ModelFile];
+
+    private readonly RunDirectoryLock? held;
     private readonly StreamWriter metrics;
 
-    private RunDirectory(string path)
+    private RunDirectory(string path, RunDirectoryLock? held)
     {
         Path = path;
+        this.held = held;
+        foreach (string name in Results) File.Delete(System.IO.Path.Combine(path, name));
         metrics = new StreamWriter(System.IO.Path.Combine(path, "metrics.jsonl")) { AutoFlush = true };
     }
 
     /// <summary>Absolute path.</summary>
     public string Path { get; }
 
-    /// <summary>Creates the folder that was asked for, that the launching process chose, or a new one under <c>runs</c>.</summary>
+    /// <summary>
+    /// Creates the folder that was asked for, that the launching process chose, or a new one under <c>runs</c>, without what a run
+    /// before has left there. It is this job's alone until its end.
+    /// </summary>
+    /// <exception cref="LaunchException">Another job is using it.</exception>
     public static RunDirectory Create(string? requested, string workload)
     {
         string? chosen = requested ?? Environment.GetEnvironmentVariable("SKEIN_RUN_DIR");
-        string path = string.IsNullOrEmpty(chosen) ? NewPath(workload) : chosen;
-        return new RunDirectory(Directory.CreateDirectory(path).FullName);
+        string path = System.IO.Path.GetFullPath(string.IsNullOrEmpty(chosen) ? NewPath(workload) : chosen);
+        return new RunDirectory(path, RunDirectoryLock.IsKeptByLauncher(path) ? null : RunDirectoryLock.Take(path));
     }
 
-    /// <summary>Where a run goes whose folder nobody chose: one that does not exist yet.</summary>
+    /// <summary>Makes the folder of a run for which nobody chose one: no other job's, even one that starts at the same moment.</summary>
     public static string NewPath(string workload)
     {
         string time = DateTime.Now.ToString("yyyyMMdd-HHmmss", CultureInfo.InvariantCulture);
-        string path = System.IO.Path.Combine("runs", $"{workload}-{time}");
-        for (int again = 2; Directory.Exists(path); again++) path = System.IO.Path.Combine("runs", $"{workload}-{time}-{again}");
-        return path;
+        for (int again = 1; ; again++)
+        {
+            string path = System.IO.Path.Combine("runs", again == 1 ? $"{workload}-{time}" : $"{workload}-{time}-{again}");
+            if (!Directory.Exists(path) && RunDirectoryLock.TryMake(path)) return path;
+        }
     }
 
     /// <summary>Adds a line to <c>metrics.jsonl</c>.</summary>
@@ -52,5 +65,9 @@ internal sealed class RunDirectory : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => metrics.Dispose();
+    public void Dispose()
+    {
+        metrics.Dispose();
+        held?.Dispose();
+    }
 }

@@ -29,7 +29,7 @@ internal sealed record ServerOptions
     /// <summary>How many consecutive workers push as one, 1 or more; divides the number of workers.</summary>
     public int Aggregate { get; init; } = 1;
 
-    /// <summary>Whether NaN and infinity are applied.</summary>
+    /// <summary>Whether NaN and infinity are applied, and a run goes on with them, whatever its strategy.</summary>
     public bool AllowNonFinite { get; init; }
 
     /// <summary>Where checkpoints go. Null: none are written.</summary>

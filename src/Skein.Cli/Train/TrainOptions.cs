@@ -18,6 +18,9 @@ internal sealed record TrainOptions
     /// <summary>Number of worker processes, 1 or more; a worker of a launched job takes the job's world size instead.</summary>
     public int Workers { get; init; } = 1;
 
+    /// <summary>Whether that number was written on the command line.</summary>
+    public bool WorkersWritten { get; init; }
+
     /// <summary>Passes over the training data, 1 or more.</summary>
     public int? Epochs { get; init; }
 

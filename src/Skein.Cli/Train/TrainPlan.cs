@@ -1,4 +1,3 @@
-using System.Globalization;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
 using Skein.ParameterServer;
@@ -26,7 +25,15 @@ internal sealed record TrainPlan
     private static readonly string[] Optimizers = ["sgd", "momentum", "adam", "adamw"];
     private static readonly string[] Precisions = ["fp32", "bf16"];
     private static readonly string[] Devices = ["cpu", "cuda"];
+    private const double SmallestBucketMib = 0.001;
     private const double LargestBucketMib = 1024;
+    private const double MostSlowdown = 1000;
+
+    // An update with it is still a number.
+    private const double LargestLearningRate = 1e30;
+
+    private const double AdaptiveLearningRate = 1e-3;
+    private const double PlainLearningRate = 0.01;
 
     /// <summary>Of the optimizer called momentum.</summary>
     public const double Momentum = 0.9;
@@ -95,13 +102,13 @@ internal sealed record TrainPlan
             MaxSteps = options.MaxSteps is { } steps ? AtLeast("--max-steps", steps, 1) : null,
             BatchSize = (int)AtLeast("--batch-size", options.BatchSize ?? defaults.BatchSize, 1),
             Optimizer = OneOf("optimizer", options.Optimizer ?? defaults.Optimizer, Optimizers),
-            LearningRate = Within("--learning-rate", options.LearningRate ?? defaults.LearningRate, double.MaxValue),
+            LearningRate = LearningRateOf(options, defaults, strategy),
             Precision = OneOf("precision", options.Precision, Precisions),
             GradientAccumulation = (int)AtLeast("--gradient-accumulation", options.GradientAccumulation, 1),
             Device = OneOf("device", options.Device, Devices),
             Transport = Parse(options.Transport, OptionNames.ParseTransport),
             Algorithm = Parse(options.Algorithm, OptionNames.ParseAlgorithm),
-            BucketBytes = (int)(Within("--bucket-mib", options.BucketMib, LargestBucketMib) * (1 << 20)),
+            BucketBytes = (int)(Within("--bucket-mib", options.BucketMib, SmallestBucketMib, LargestBucketMib) * (1 << 20)),
             Seed = AtLeast("--seed", options.Seed, 0),
             Straggler = ParseStraggler(options.Straggler, worldSize),
             Servers = null,
@@ -241,13 +248,14 @@ internal sealed record TrainPlan
     {
         if (text is null) return null;
         string[] parts = text.Split(':');
-        if (parts.Length == 2 && int.TryParse(parts[0], NumberStyles.None, CultureInfo.InvariantCulture, out int rank)
-            && double.TryParse(parts[1], CultureInfo.InvariantCulture, out double factor) && double.IsFinite(factor) && factor >= 1 && rank < worldSize)
+        if (parts.Length == 2 && Numbers.TryParse(parts[0], out int rank) && Numbers.TryParse(parts[1], out double factor)
+            && rank >= 0 && rank < worldSize && factor is >= 1 and <= MostSlowdown)
         {
             return (rank, factor);
         }
 
-        throw new UsageException($"--straggler is '{text}': give RANK:FACTOR, with a rank from 0 to {worldSize - 1} and a factor from 1");
+        throw new UsageException(
+            $"--straggler is '{text}': give RANK:FACTOR, with a rank from 0 to {worldSize - 1} and a factor from 1 to {MostSlowdown}");
     }
 
     private static string OneOf(string what, string value, IEnumerable<string> known) =>
@@ -256,8 +264,29 @@ internal sealed record TrainPlan
     private static long AtLeast(string option, long value, long minimum) =>
         value >= minimum ? value : throw new UsageException($"{option} is {value}: give a whole number from {minimum}");
 
-    private static double Within(string option, double value, double maximum) =>
-        value > 0 && value <= maximum ? value : throw new UsageException($"{option} is {value}: give a number above 0{(maximum < double.MaxValue ? $" and at most {maximum}" : "")}");
+    private static double Within(string option, double value, double minimum, double maximum)
+    {
+        if (value > 0 && value >= minimum && value <= maximum) return value;
+        string range = minimum > 0 ? $"from {minimum} to {maximum}" : $"above 0 and at most {maximum}";
+        throw new UsageException($"{option} is {value}: give a number {range}");
+    }
+
+    /// <summary>The rate that was written; else the workload's where that suits the kind of optimizer, else the kind's own.</summary>
+    private static double LearningRateOf(TrainOptions options, Hyperparameters defaults, string strategy)
+    {
+        if (options.LearningRate is { } written) return Within("--learning-rate", written, 0, LargestLearningRate);
+        string optimizer = (strategy == ParameterServer ? options.Server.Optimizer : null) ?? options.Optimizer ?? defaults.Optimizer;
+        return (defaults.Optimizer, optimizer) switch
+        {
+            _ when optimizer == defaults.Optimizer => defaults.LearningRate,
+            ("adam" or "adamw", "adam" or "adamw") => defaults.LearningRate,
+            (_, "adam" or "adamw") => AdaptiveLearningRate,
+            // In the long run momentum goes 1 / (1 - 0.9) times as far.
+            ("sgd", "momentum") => defaults.LearningRate * (1 - Momentum),
+            ("momentum", "sgd") => defaults.LearningRate,
+            _ => PlainLearningRate,
+        };
+    }
 
     private static T? Parse<T>(string? name, Func<string, T> parse)
         where T : struct

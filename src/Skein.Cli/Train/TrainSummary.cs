@@ -9,8 +9,7 @@ internal sealed record TrainSummary
     public static readonly JsonSerializerOptions Json = new()
     {
         PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
-        // A run may diverge; its summary must still be written.
-        NumberHandling = JsonNumberHandling.AllowNamedFloatingPointLiterals,
+        Converters = { new FiniteOrNull<double>(), new FiniteOrNull<float>() },
     };
 
     public required string Workload { get; init; }
@@ -84,7 +83,7 @@ internal sealed record TrainSummary
         ? ""
         : $"""
 
-            perplexity {Perplexity:0.00} a token, {TestLoss / Math.Log(2):0.000} bits; {TokensPerSecond:0} tokens/s, {ModelFlopsUtilization:P0} of the processors' peak
+            perplexity {Perplexity:0.00} a token ({TestLoss / Math.Log(2):0.000} bits); {TokensPerSecond:0} tokens/s, {ModelFlopsUtilization:P0} of the processors' peak
             """;
 
     /// <summary>The few numbers that a person looks for first.</summary>

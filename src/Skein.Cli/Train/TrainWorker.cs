@@ -18,6 +18,8 @@ namespace Skein.Cli.Train;
 /// <summary>One worker of <c>skein train</c>: the whole job when it runs alone, one rank of it when a launcher started it.</summary>
 internal static class TrainWorker
 {
+    private const int NamesShown = 6;
+
     /// <summary>Trains and, on rank 0, writes the run directory and the summary.</summary>
     /// <returns>0. What goes wrong is thrown; the command's entry turns it into a line on stderr and an exit code.</returns>
     /// <exception cref="UsageException">The options make no sense together.</exception>
@@ -35,6 +37,7 @@ internal static class TrainWorker
         using nn.Module<Tensor, Tensor> model = plan.Workload.CreateModel(
             plan.Model, plan.Seed, plan.Servers is null || aggregates ? null : static spec => new RemoteEmbedding(spec)).to(device);
         if (plan.Precision == "bf16") model.to(ScalarType.BFloat16);
+        CheckRules(plan, model);
         long parameterCount = model.parameters().Sum(static parameter => parameter.numel());
         await using ProcessGroup? group = plan.Strategy is TrainPlan.DataParallel or TrainPlan.LocalSgdStrategy || plan.ModelParallel is not null || (plan.Gossip is not null && !plan.Pushes) || aggregates ? await JoinAsync(plan, place, cancellationToken) : null;
         await using DeviceMesh? mesh = plan.ModelParallel is { } divided ? await DeviceMesh.CreateAsync(group!, divided.Shape) : null;
@@ -56,7 +59,12 @@ internal static class TrainWorker
 
         using RunDirectory? directory = id == 0 ? RunDirectory.Create(options.RunDirectory, plan.Workload.Name) : null;
         directory?.Write("config.json", Describe(plan));
-        var trainer = new Trainer(model, parameters => CreateOptimizer(plan, strategy, parameters), plan.Workload.Loss)
+        ProcessGroup? learns = LearnsAllLosses(plan) ? group : null;
+        DivergenceGuard? guard = options.Server.AllowNonFinite
+            ? null
+            : new DivergenceGuard(plan.Workload.Loss, learns, id, plan.LearningRate);
+        TrainProgress? progress = directory is null ? null : new TrainProgress(directory, plan.Epochs, options.Verbose);
+        var trainer = new Trainer(model, parameters => CreateOptimizer(plan, strategy, parameters), guard is null ? plan.Workload.Loss : guard.Loss)
         {
             Strategy = strategy,
             BatchSize = plan.BatchSize,
@@ -66,12 +74,17 @@ internal static class TrainWorker
             Partition = plan.Partition,
             Slowdown = plan.Straggler is { } straggler && straggler.Rank == id ? straggler.Factor : 1,
             LearningRate = step => plan.Defaults.LearningRateAt(step, plan.LearningRate),
-            StepCompleted = directory is null ? null : new TrainProgress(directory, plan.Epochs, options.Verbose).Report,
+            StepCompleted = step =>
+            {
+                progress?.Report(step);
+                if (!LeavesOutNonFinite(plan)) guard?.Check(step);
+            },
         };
         long bytesBefore = BytesSent();
         TrainingReport report = await trainer.FitAsync(data.Train, plan.Epochs, cancellationToken);
         long bytesSent = BytesSent() - bytesBefore;
         EvaluationReport evaluation = await trainer.EvaluateAsync(data.Test, cancellationToken);
+        guard?.Check(evaluation, report.Steps);
         // While the other ranks are there, which wait for this one below.
         IReadOnlyDictionary<string, double>? metrics = id == 0 ? Evaluate(plan.Workload, model, data) : null;
 
@@ -97,6 +110,22 @@ internal static class TrainWorker
         return 0;
 
         long BytesSent() => (mesh?.BytesSent ?? group?.BytesSent ?? 0) + (servers?.BytesSent ?? 0) + ((strategy as Gossip)?.BytesSent ?? (strategy as GossipPush)?.BytesSent ?? 0);
+    }
+
+    private static bool LearnsAllLosses(TrainPlan plan) => plan.Strategy == TrainPlan.DataParallel || plan.ModelParallel is not null;
+
+    /// <summary>Whether such a step changes nothing: with compression all ranks go on without it, and servers refuse it.</summary>
+    private static bool LeavesOutNonFinite(TrainPlan plan) =>
+        plan.Servers is not null || (plan.Compression is not null && LearnsAllLosses(plan));
+
+    /// <exception cref="UsageException">A rule of the compression is for no parameter.</exception>
+    private static void CheckRules(TrainPlan plan, nn.Module model)
+    {
+        string[] names = [.. model.named_parameters().Select(static entry => entry.name)];
+        if (plan.Compression?.Rules.Unmatched(names).FirstOrDefault() is not { } text) return;
+        string some = string.Join(", ", names.Take(NamesShown)) + (names.Length > NamesShown ? ", …" : "");
+        throw new UsageException(
+            $"--compression is {plan.Compression.Rules}, but no parameter of {plan.Model} has '{text}' in its name: they are {some}");
     }
 
     private static ParameterServerOptions Job(TrainOptions options) =>

@@ -13,7 +13,7 @@ internal static unsafe class HalvingDoublingAllReduce
     /// <summary>Up to this many bytes a step costs its latency rather than its bytes.</summary>
     private const int WholeExchangeBytes = 16 * 1024;
 
-    public static void Run(Links links, CollectiveCall call, int divisor)
+    public static void Run(Links links, CollectiveCall call)
     {
         int n = links.WorldSize, rank = links.Rank;
         int power = 1 << BitOperations.Log2((uint)n);
@@ -29,13 +29,13 @@ internal static unsafe class HalvingDoublingAllReduce
         }
 
         int position = rank < 2 * folded ? rank / 2 : rank - folded;
-        if (rank < 2 * folded) links.ExchangeReduce(-1, null, 0, rank - 1, call.Output, bytes, call, power == 1 ? divisor : 1);
-        if (bytes <= WholeExchangeBytes) Whole(links, call, divisor, position, power, folded);
-        else Halves(links, call, divisor, position, power, folded);
+        if (rank < 2 * folded) links.ExchangeReduce(-1, null, 0, rank - 1, call.Output, bytes, call, 1, 1);
+        if (bytes <= WholeExchangeBytes) Whole(links, call, position, power, folded);
+        else Halves(links, call, position, power, folded);
         if (rank < 2 * folded) links.Send(rank - 1, call.Output, bytes);
     }
 
-    private static void Whole(Links links, CollectiveCall call, int divisor, int position, int power, int folded)
+    private static void Whole(Links links, CollectiveCall call, int position, int power, int folded)
     {
         nint bytes = (nint)(call.Count * call.ElementSize);
         byte* theirs = links.Workspace(WholeExchangeBytes);
@@ -43,11 +43,14 @@ internal static unsafe class HalvingDoublingAllReduce
         {
             int partner = RankOf(position ^ mask, folded);
             links.Exchange(partner, call.Output, bytes, partner, theirs, bytes);
-            Links.Accumulate(call, call.Output, theirs, bytes, mask << 1 == power ? divisor : 1);
+            links.Accumulate(call, call.Output, theirs, bytes, Held(position), Held(position ^ mask));
+
+            // The block of mask positions that have exchanged so far.
+            int Held(int member) => mask + Math.Clamp(folded - (member & -mask), 0, mask);
         }
     }
 
-    private static void Halves(Links links, CollectiveCall call, int divisor, int position, int power, int folded)
+    private static void Halves(Links links, CollectiveCall call, int position, int power, int folded)
     {
         int size = call.ElementSize;
         int depth = BitOperations.Log2((uint)power);
@@ -65,8 +68,15 @@ internal static unsafe class HalvingDoublingAllReduce
             links.ExchangeReduce(
                 partner, call.Output + (given.Low * size), (nint)((given.High - given.Low) * size),
                 partner, call.Output + (kept.Low * size), (nint)((kept.High - kept.Low) * size),
-                call, level == depth - 1 ? divisor : 1);
+                call, Held(position), Held(position ^ mask));
             ranges[level + 1] = kept;
+
+            // Those a multiple of 2 × mask apart have exchanged so far.
+            int Held(int member)
+            {
+                int apart = 2 * mask, first = member % apart;
+                return (power / apart) + ((Math.Max(0, folded - first) + apart - 1) / apart);
+            }
         }
 
         for (int level = depth - 1; level >= 0; level--)

@@ -12,15 +12,14 @@ internal static class Hierarchical
     /// <param name="links">The streams of this call.</param>
     /// <param name="call">The buffer to reduce in place is its output.</param>
     /// <param name="hosts">The ranks of each host, in rank order.</param>
-    /// <param name="divisor">What an average is divided by, else 1.</param>
-    public static void AllReduce(Links links, CollectiveCall call, int[][] hosts, int divisor)
+    public static void AllReduce(Links links, CollectiveCall call, int[][] hosts)
     {
         int[] mine = Array.Find(hosts, host => host.Contains(links.Rank))!;
-        bool alone = hosts.Length == 1;
-        Tree.Reduce(links, call, mine, 0, alone ? divisor : 1);
-        if (!alone && mine[0] == links.Rank)
+        Tree.Reduce(links, call, mine, 0);
+        if (hosts.Length > 1 && mine[0] == links.Rank)
         {
-            RingAllReduce.Run(links, call, Array.ConvertAll(hosts, host => host[0]), divisor);
+            int[] leaders = Array.ConvertAll(hosts, static host => host[0]), held = Array.ConvertAll(hosts, static host => host.Length);
+            RingAllReduce.Run(links, call, leaders, held);
         }
 
         Tree.Broadcast(links, call, mine, 0);

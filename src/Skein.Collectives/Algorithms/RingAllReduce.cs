@@ -16,8 +16,8 @@ internal static unsafe class RingAllReduce
     /// <param name="links">The streams of this call.</param>
     /// <param name="call">The buffer to reduce in place is its output.</param>
     /// <param name="ring">The ranks that take part, in ring order.</param>
-    /// <param name="divisor">What an average is divided by, else 1.</param>
-    public static void Run(Links links, CollectiveCall call, int[] ring, int divisor)
+    /// <param name="held">How many ranks' contributions each of them brings; one by default.</param>
+    public static void Run(Links links, CollectiveCall call, int[] ring, int[]? held = null)
     {
         int n = ring.Length;
         int me = Array.IndexOf(ring, links.Rank);
@@ -26,7 +26,7 @@ internal static unsafe class RingAllReduce
         int steps = 2 * (n - 1);
         byte* scratch = links.Scratch;
         nint piece = links.PieceBytes;
-        int sendStep = 0, receiveStep = 0;
+        int sendStep = 0, receiveStep = 0, arrivingRanks = Held(me - 1);
         Links.Stream outgoing = Segment(me, right, false), arriving = Segment(me - 1, left, true);
         while (sendStep < steps || receiveStep < steps)
         {
@@ -52,15 +52,14 @@ internal static unsafe class RingAllReduce
                 if (arriving.Wraps && arriving.Done != before && arriving.AtPieceEnd(piece))
                 {
                     nint start = (arriving.Done - 1) / piece * piece;
-                    // The last of the reducing steps completes the segment, and so divides an average.
-                    Links.Accumulate(
-                        call, Address(me - receiveStep - 1) + start, scratch, arriving.Done - start, receiveStep == n - 2 ? divisor : 1);
+                    links.Accumulate(call, Address(me - receiveStep - 1) + start, scratch, arriving.Done - start, Held(me), arrivingRanks);
                 }
 
                 if (links.Received(arriving))
                 {
                     moved = true;
                     if (++receiveStep < steps) arriving = Segment(me - receiveStep - 1, left, receiveStep < n - 1);
+                    arrivingRanks += Held(me - receiveStep - 1);
                 }
             }
 
@@ -72,6 +71,8 @@ internal static unsafe class RingAllReduce
             stream.Done == stream.Length ? stream.Length : stream.Done / piece * piece;
 
         int Wrap(int segment) => (segment + (2 * n)) % n;
+
+        int Held(int member) => held is null ? 1 : held[Wrap(member)];
 
         byte* Address(int segment) => call.Output + (Partition.Start(call.Count, n, Wrap(segment)) * call.ElementSize);
 

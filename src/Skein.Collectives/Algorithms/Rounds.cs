@@ -37,7 +37,7 @@ internal static unsafe class Rounds
     }
 
     /// <summary>Ring reduce-scatter: N - 1 steps; the partial sum of each part travels to the rank that keeps it.</summary>
-    public static void ReduceScatter(Links links, CollectiveCall call, int divisor)
+    public static void ReduceScatter(Links links, CollectiveCall call)
     {
         int n = links.WorldSize, rank = links.Rank, size = call.ElementSize;
         nint longest = (nint)(Partition.Length(call.Count, n, 0) * size);
@@ -50,7 +50,7 @@ internal static unsafe class Rounds
             byte* target = last ? call.Output : next;
             if (target != Address(receives)) Copy(target, Address(receives), Length(receives));
             links.ExchangeReduce(
-                (rank + 1) % n, partial, Length(sends), (rank + n - 1) % n, target, Length(receives), call, last ? divisor : 1);
+                (rank + 1) % n, partial, Length(sends), (rank + n - 1) % n, target, Length(receives), call, 1, step + 1);
             byte* spent = partial;
             partial = next;
             next = spent;

@@ -7,14 +7,14 @@ namespace Skein.Collectives.Algorithms;
 internal static unsafe class Tree
 {
     /// <summary>Reduce to the first rank, then broadcast from it: the fewest messages for short buffers.</summary>
-    public static void AllReduce(Links links, CollectiveCall call, int[] ranks, int divisor)
+    public static void AllReduce(Links links, CollectiveCall call, int[] ranks)
     {
-        Reduce(links, call, ranks, 0, divisor);
+        Reduce(links, call, ranks, 0);
         Broadcast(links, call, ranks, 0);
     }
 
     /// <summary>Reduces into the root's output; the other ranks' outputs are left with partial results.</summary>
-    public static void Reduce(Links links, CollectiveCall call, int[] ranks, int root, int divisor)
+    public static void Reduce(Links links, CollectiveCall call, int[] ranks, int root)
     {
         int n = ranks.Length;
         int me = (Array.IndexOf(ranks, links.Rank) + n - root) % n;
@@ -28,9 +28,8 @@ internal static unsafe class Tree
             }
 
             if (me + mask >= n) continue;
-            bool last = mask << 1 >= n;
             links.ExchangeReduce(
-                -1, null, 0, ranks[(me + mask + root) % n], call.Output, bytes, call, last && me == 0 ? divisor : 1);
+                -1, null, 0, ranks[(me + mask + root) % n], call.Output, bytes, call, mask, Math.Min(mask, n - me - mask));
         }
     }
 

@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Skein.Collectives.Reduction;
 
@@ -128,7 +127,7 @@ internal sealed unsafe class Links : IDisposable
     /// piece, so that the reduction overlaps with the transfer.
     /// </summary>
     public void ExchangeReduce(
-        int to, byte* send, nint sendBytes, int from, byte* accumulator, nint receiveBytes, CollectiveCall call, int divisor)
+        int to, byte* send, nint sendBytes, int from, byte* accumulator, nint receiveBytes, CollectiveCall call, int own, int arrivingRanks)
     {
         var outgoing = new Stream(to, send, sendBytes);
         var arriving = new Stream(from, Scratch, receiveBytes) { Wraps = true };
@@ -141,7 +140,7 @@ internal sealed unsafe class Links : IDisposable
             if (arriving.Done != before && arriving.AtPieceEnd(pieceBytes))
             {
                 nint start = (arriving.Done - 1) / pieceBytes * pieceBytes;
-                Accumulate(call, accumulator + start, scratch, arriving.Done - start, divisor);
+                Accumulate(call, accumulator + start, scratch, arriving.Done - start, own, arrivingRanks);
             }
 
             bool sent = Sent(outgoing), received = Received(arriving);
@@ -151,9 +150,25 @@ internal sealed unsafe class Links : IDisposable
         }
     }
 
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static void Accumulate(CollectiveCall call, byte* accumulator, byte* operand, nint bytes, int divisor) =>
-        ReductionKernels.Accumulate(call.Type, call.Operation, accumulator, operand, bytes / call.ElementSize, divisor);
+    /// <summary>Combines two partial results; when all ranks are in, an average is divided by their number.</summary>
+    /// <param name="call">Says how.</param>
+    /// <param name="accumulator">A partial result, replaced.</param>
+    /// <param name="operand">The partial result of other ranks.</param>
+    /// <param name="bytes">As long is each.</param>
+    /// <param name="own">How many ranks the accumulator stands for.</param>
+    /// <param name="arriving">How many the operand stands for.</param>
+    public void Accumulate(CollectiveCall call, byte* accumulator, byte* operand, nint bytes, int own, int arriving)
+    {
+        nint count = bytes / call.ElementSize;
+        if (call is { Operation: ReduceOperation.Average, Type: ElementType.Float16 or ElementType.BFloat16 })
+        {
+            HalfAverage.Accumulate(call.Type, (ushort*)accumulator, (ushort*)operand, count, own, arriving, WorldSize);
+            return;
+        }
+
+        int divisor = own + arriving == WorldSize ? call.Divisor(WorldSize) : 1;
+        ReductionKernels.Accumulate(call.Type, call.Operation, accumulator, operand, count, divisor);
+    }
 
     public void Prepare(int peer)
     {

@@ -46,7 +46,9 @@ public sealed record LaunchOptions
     /// <summary>The longest wait for the other nodes' launchers. Default 300 seconds.</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(300);
 
-    /// <summary>Where each rank's output is kept as <c>rank-N.log</c>; null keeps none.</summary>
+    /// <summary>
+    /// Where each rank's output is kept as <c>rank-N.log</c>; null keeps none. Node 0's launcher keeps the folder for this job alone.
+    /// </summary>
     public string? RunDirectory { get; init; }
 
     /// <summary>What is shown of the output. Default: all of it, with prefixes.</summary>

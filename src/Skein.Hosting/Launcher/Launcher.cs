@@ -24,6 +24,9 @@ public static partial class Launcher
         ArgumentNullException.ThrowIfNull(options);
         Check(options);
         options = options with { Program = ProgramPath.Find(options.Program) };
+        // Nodes may share the folder, with logs of their own.
+        using RunDirectoryLock? held = options is { RunDirectory: { } directory, NodeRank: 0 } ? RunDirectoryLock.Take(directory) : null;
+        if (options.Nodes == 1) held?.Clear();
 
         using var workers = new WorkerGroup();
         using var interruption = new Interruption(() => workers.Signal(Signals.Quit), cancellationToken);

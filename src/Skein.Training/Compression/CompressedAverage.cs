@@ -38,7 +38,7 @@ internal sealed class CompressedAverage
     /// <param name="spec">The method; not auto.</param>
     /// <param name="options">What else is to be done.</param>
     /// <param name="places">Where the parameters lie.</param>
-    /// <param name="length">The number of values, those between parameters included, which stay zero.</param>
+    /// <param name="length">The number of values, which are the parameters' and no others.</param>
     /// <param name="index">Tells this rank's averages apart, for other random choices.</param>
     public CompressedAverage(
         ProcessGroup group, CompressionSpec spec, CompressionOptions options, IEnumerable<ParameterPlace> places, int length, int index)
@@ -147,7 +147,7 @@ internal sealed class CompressedAverage
         return spec.Method switch
         {
             CompressionMethod.None => new PlainAllReduce(group),
-            CompressionMethod.Float16 => new ReducedAllReduce<Half>(group, new Float16Codec(Float16Codec.Largest / group.WorldSize), 0, length, needsFeedback: false),
+            CompressionMethod.Float16 => new Float16AllReduce(group, length),
             CompressionMethod.BFloat16 => new ReducedAllReduce<BFloat16>(group, new BFloat16Codec(), 0, length, needsFeedback: false),
             CompressionMethod.RandomK => new ReducedAllReduce<float>(group, spec.CreateCodec(shared), RandomKCodec.Head, length, needsFeedback: true),
             CompressionMethod.TopK => new GatheredAllReduce(group, new TopKCodec(spec.Ratio, options.WarmupSteps), length),

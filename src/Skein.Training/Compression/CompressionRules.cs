@@ -48,6 +48,14 @@ public sealed class CompressionRules
         return Common;
     }
 
+    /// <summary>The rules' texts that occur in none of these names: of a misspelt rule nobody would notice that it does nothing.</summary>
+    public IEnumerable<string> Unmatched(IEnumerable<string> parameters)
+    {
+        ArgumentNullException.ThrowIfNull(parameters);
+        string[] names = [.. parameters];
+        return exceptions.Select(static rule => rule.Text).Where(text => !names.Any(name => name.Contains(text, StringComparison.Ordinal)));
+    }
+
     /// <summary>The same exceptions with another method for all others.</summary>
     internal CompressionRules With(CompressionSpec common)
     {

@@ -7,6 +7,13 @@ internal struct SplitMix64
 
     private ulong state;
 
+    /// <summary>What comes next depends on this alone.</summary>
+    public ulong State
+    {
+        readonly get => state;
+        set => state = value;
+    }
+
     /// <summary>A stream for each pair; neighbouring pairs give unrelated streams.</summary>
     public SplitMix64(long seed, long stream) => state = Mix((ulong)seed + GoldenGamma) + (ulong)stream;
 

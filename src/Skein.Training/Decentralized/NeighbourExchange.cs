@@ -39,6 +39,9 @@ internal sealed class NeighbourExchange
     /// <summary>This rank wants to stop: all end after the same step, at most as many steps from now as there are ranks.</summary>
     public void RequestStop(long step) => stopAfter = Math.Min(stopAfter, step + group.WorldSize);
 
+    /// <summary>After the last step of a fit, when no message is on its way: a wish to stop is not for the next fit.</summary>
+    public void ForgetStop() => stopAfter = long.MaxValue;
+
     /// <summary>Whether training ends after <paramref name="step"/>; the same on every rank.</summary>
     public bool StopsAfter(long step) => step >= stopAfter;
 

@@ -26,7 +26,8 @@ internal sealed class CompressedBucket : GradientBucket
     /// <param name="inOrder">Runs averages in the background, one after the other.</param>
     public CompressedBucket(
         ProcessGroup group, IReadOnlyList<NamedParameter> parameters, CompressionSpec spec, CompressionOptions options, int index, TaskScheduler inOrder)
-        : base(parameters, checked((int)parameters.Sum(static parameter => PaddedLength(parameter.Parameter))))
+        // A codec whose payload has no zero would give gradients to what lies in between.
+        : base(parameters, padded: false)
     {
         Parameter first = parameters[0].Parameter;
         if (first.dtype != ScalarType.Float32) throw new NotSupportedException($"parameter '{parameters[0].Name}' is {first.dtype}; gradients are compressed in Float32");
@@ -39,12 +40,13 @@ internal sealed class CompressedBucket : GradientBucket
         host = BorrowedTensor.Create(buffer.Pointer, FlagsOffset, ScalarType.Float32);
         if (first.device_type != DeviceType.CPU) onDevice = zeros(FlagsOffset, ScalarType.Float32, first.device).DetachFromDisposeScope();
         PlaceSlots(onDevice ?? host);
-        Average = new CompressedAverage(group, spec, options, Places(parameters), FlagsOffset, index);
+        var places = Parameters.Zip(Offsets, static (parameter, offset) => ParameterPlace.Of(offset, parameter.Parameter.shape));
+        Average = new CompressedAverage(group, spec, options, places, FlagsOffset, index);
     }
 
     public override bool CarriesScalars => true;
 
-    /// <summary>The compression and its state.</summary>
+    /// <summary>The compression.</summary>
     public CompressedAverage Average { get; }
 
     /// <summary>Whether the gradients of all ranks were finite; after <see cref="Wait"/>.</summary>
@@ -86,6 +88,21 @@ internal sealed class CompressedBucket : GradientBucket
         buffer.Dispose();
     }
 
+    /// <summary>Writes the state between two steps.</summary>
+    public void Save(BinaryWriter writer)
+    {
+        Average.Save(writer);
+        foreach (bool one in used) writer.Write(one);
+    }
+
+    /// <summary>Reads what <see cref="Save"/> wrote.</summary>
+    /// <exception cref="InvalidDataException">It was of another method or of other parameters.</exception>
+    public void Load(BinaryReader reader)
+    {
+        Average.Load(reader);
+        foreach (ref bool one in used.AsSpan()) one = reader.ReadBoolean();
+    }
+
     private void Run()
     {
         bool finite = Average.Average(buffer.GetSpan());
@@ -96,16 +113,6 @@ internal sealed class CompressedBucket : GradientBucket
         {
             used[i] |= tail[i] > 0;
             tail[i] = used[i] ? 1 : 0;
-        }
-    }
-
-    private static IEnumerable<ParameterPlace> Places(IReadOnlyList<NamedParameter> parameters)
-    {
-        long offset = 0;
-        foreach (NamedParameter parameter in parameters)
-        {
-            yield return ParameterPlace.Of(offset, parameter.Parameter.shape);
-            offset += PaddedLength(parameter.Parameter);
         }
     }
 }

@@ -13,16 +13,29 @@ namespace Skein.Training.Gradients;
 internal abstract class GradientBucket : IDisposable
 {
     // Every gradient starts on a cache line, whatever the element type.
-    private const int Alignment = 64;
+    private const int CacheLine = 64;
 
     private readonly List<GradientSlot> slots = [];
     private readonly long scalarsOffset;
 
-    private protected GradientBucket(IReadOnlyList<NamedParameter> parameters, int flagsOffset)
+    /// <param name="parameters">Of one element type and device.</param>
+    /// <param name="padded">Whether every gradient starts on a cache line; else there is nothing between them.</param>
+    private protected GradientBucket(IReadOnlyList<NamedParameter> parameters, bool padded)
     {
         Parameters = parameters;
-        FlagsOffset = flagsOffset;
-        scalarsOffset = flagsOffset + parameters.Count;
+        var offsets = new long[parameters.Count];
+        long end = 0;
+        for (int i = 0; i < offsets.Length; i++)
+        {
+            Parameter parameter = parameters[i].Parameter;
+            long unit = padded ? CacheLine / parameter.ElementSize : 1;
+            offsets[i] = end;
+            end += (parameter.numel() + unit - 1) / unit * unit;
+        }
+
+        Offsets = offsets;
+        FlagsOffset = checked((int)end);
+        scalarsOffset = FlagsOffset + parameters.Count;
     }
 
     /// <summary>The parameters in the order of the memory.</summary>
@@ -30,6 +43,9 @@ internal abstract class GradientBucket : IDisposable
 
     /// <summary>Whether its scalars are precise enough for a loss.</summary>
     public abstract bool CarriesScalars { get; }
+
+    /// <summary>Where each parameter's gradient begins.</summary>
+    private protected IReadOnlyList<long> Offsets { get; }
 
     private protected int FlagsOffset { get; }
 
@@ -95,18 +111,10 @@ internal abstract class GradientBucket : IDisposable
 
     private protected void PlaceSlots(Tensor flat)
     {
-        long offset = 0;
-        foreach (NamedParameter parameter in Parameters)
+        foreach ((NamedParameter parameter, long offset) in Parameters.Zip(Offsets))
         {
             slots.Add(new GradientSlot(parameter.Name, parameter.Parameter, flat, offset));
-            offset += PaddedLength(parameter.Parameter);
         }
-    }
-
-    private protected static long PaddedLength(Parameter parameter)
-    {
-        long unit = Alignment / parameter.ElementSize;
-        return (parameter.numel() + unit - 1) / unit * unit;
     }
 
     private sealed class Of<T> : GradientBucket where T : unmanaged
@@ -120,7 +128,7 @@ internal abstract class GradientBucket : IDisposable
         private CollectiveHandle? pending;
 
         public Of(ProcessGroup group, IReadOnlyList<NamedParameter> parameters, Parameter first, Func<T, float> read, Func<float, T> write)
-            : base(parameters, checked((int)parameters.Sum(static parameter => PaddedLength(parameter.Parameter))))
+            : base(parameters, padded: true)
         {
             this.group = group;
             this.read = read;

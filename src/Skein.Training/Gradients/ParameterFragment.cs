@@ -55,6 +55,9 @@ internal sealed class ParameterFragment : IDisposable
     /// <summary>The difference's compression; null without.</summary>
     public CompressedAverage? Compressed { get; }
 
+    /// <summary>Whether this rank's optimizer has made a step since the last meeting.</summary>
+    public bool HasStepped { get; set; }
+
     /// <summary>
     /// Moves the anchor by the ranks' mean difference to it, as Nesterov's method would by a gradient, and the parameters
     /// to the anchor (Douillard et al. 2023, algorithm 1, lines 12 to 14).
@@ -91,6 +94,7 @@ internal sealed class ParameterFragment : IDisposable
 
         anchor.add_(difference, -learningRate);
         for (int i = 0; i < views.Count; i++) parameters[i].copy_(views[i].Anchor);
+        HasStepped = false;
         return buffer.GetSpan()[^1] > 0;
     }
 

@@ -29,21 +29,30 @@ internal static class Replicas
     /// <exception cref="InvalidOperationException">They have not; thrown on every rank, naming the first difference and the ranks.</exception>
     public static void Check(ProcessGroup group, nn.Module model)
     {
-        IEnumerable<(string Name, Tensor Tensor)> tensors = model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers());
-        string[] lines = [.. tensors.Select(static entry => $"{entry.Name}\t{entry.Tensor.dtype}[{string.Join(", ", entry.Tensor.shape)}]")];
-        string[][] all = Exchange(group, lines);
-        int longest = all.Max(static list => list.Length);
-        for (int i = 0; i < longest; i++)
+        if (FirstDifference(group, Describe(model), static line => $"'{line[0]}' {line[1]}") is (int index, string sides))
         {
-            string?[] variants = [.. all.Select(list => i < list.Length ? list[i] : null)];
-            if (variants.All(variant => variant == variants[0])) continue;
-            IEnumerable<string> sides = variants
-                .Select(static (variant, rank) => (variant, rank))
-                .GroupBy(static entry => entry.variant)
-                .Select(static side => $"{Describe(side.Key)} on {Ranks([.. side.Select(static entry => entry.rank)])}");
             throw new InvalidOperationException(
-                $"the ranks hold different models: tensor {i} is {string.Join(", but ", sides)}; build the same model on every rank");
+                $"the ranks hold different models: tensor {index} is {sides}; build the same model on every rank");
         }
+    }
+
+    /// <summary>A line for each parameter and buffer, in order: its name, its type and shape, and whether it is frozen.</summary>
+    public static string[] Describe(nn.Module model) =>
+    [
+        .. model.named_parameters().Select(static entry => Line(entry.name, entry.parameter, isFrozen: !entry.parameter.requires_grad)),
+        .. model.named_buffers().Select(static entry => Line(entry.name, entry.buffer)),
+    ];
+
+    /// <summary>Compares what the ranks have to have in common. Collective.</summary>
+    /// <param name="group">The ranks.</param>
+    /// <param name="facts">As many on every rank, about the same things in the same order.</param>
+    /// <returns>The first thing that differs, with every rank's value of it; null where all is the same.</returns>
+    public static string? Difference(ProcessGroup group, IEnumerable<(string What, string Value)> facts)
+    {
+        string[] lines = [.. facts.Select(static fact => $"{fact.What}\t{fact.Value}")];
+        return FirstDifference(group, lines, static line => line[1]) is (int index, string sides)
+            ? $"{lines[index].Split('\t')[0]} is {sides}"
+            : null;
     }
 
     /// <summary>Overwrites the tensors by those of rank <paramref name="root"/>.</summary>
@@ -58,6 +67,29 @@ internal static class Replicas
             if (!isView) tensor.copy_(flat.view(tensor.shape));
         }
     }
+
+    private static (int Index, string Sides)? FirstDifference(ProcessGroup group, string[] lines, Func<string[], string> describe)
+    {
+        string[][] all = Exchange(group, lines);
+        int longest = all.Max(static list => list.Length);
+        for (int i = 0; i < longest; i++)
+        {
+            string?[] variants = [.. all.Select(list => i < list.Length ? list[i] : null)];
+            if (variants.All(variant => variant == variants[0])) continue;
+            IEnumerable<string> sides = variants
+                .Select(static (variant, rank) => (variant, rank))
+                .GroupBy(static entry => entry.variant)
+                .Select(side => $"{Value(side.Key)} on {Ranks([.. side.Select(static entry => entry.rank)])}");
+            return (i, string.Join(", but ", sides));
+        }
+
+        return null;
+
+        string Value(string? line) => line is null ? "missing" : describe(line.Split('\t'));
+    }
+
+    private static string Line(string name, Tensor tensor, bool isFrozen = false) =>
+        $"{name}\t{tensor.dtype}[{string.Join(", ", tensor.shape)}]{(isFrozen ? ", frozen" : "")}";
 
     private static bool AreEqual(ProcessGroup group, Tensor[] tensors)
     {
@@ -108,13 +140,6 @@ internal static class Replicas
         }
 
         return all;
-    }
-
-    private static string Describe(string? line)
-    {
-        if (line is null) return "missing";
-        string[] parts = line.Split('\t');
-        return $"'{parts[0]}' {parts[^1]}";
     }
 
     private static string Ranks(int[] ranks) => ranks.Length == 1 ? $"rank {ranks[0]}" : $"ranks {string.Join(", ", ranks)}";

@@ -3,7 +3,10 @@ namespace Skein.Workloads.Language;
 /// <summary>How a language model continues a text. Immutable.</summary>
 public sealed record GenerationOptions
 {
-    /// <summary>How many tokens to add, 1 or more. Default 200.</summary>
+    /// <summary>The most tokens at a time.</summary>
+    public const int MostTokens = 1_000_000;
+
+    /// <summary>How many tokens to add, from 1 to <see cref="MostTokens"/>. Default 200.</summary>
     public int Tokens { get; init; } = 200;
 
     /// <summary>
@@ -20,7 +23,11 @@ public sealed record GenerationOptions
     /// <exception cref="ArgumentException">Something is out of range.</exception>
     public void Validate()
     {
-        if (Tokens < 1) throw new ArgumentException($"{Tokens} tokens cannot be generated: give a whole number from 1");
+        if (Tokens is < 1 or > MostTokens)
+        {
+            throw new ArgumentException($"{Tokens} tokens cannot be generated: give a whole number from 1 to {MostTokens}");
+        }
+
         if (!(Temperature >= 0) || !double.IsFinite(Temperature)) throw new ArgumentException($"a temperature of {Temperature} makes no sense: give a number from 0");
         if (TopK < 1) throw new ArgumentException($"a top-k of {TopK} leaves no token: give a whole number from 1");
         if (Seed < 0) throw new ArgumentException($"the seed is {Seed}: give a whole number from 0");

@@ -26,7 +26,12 @@ public abstract class TextTokenizer
         _ => throw new ArgumentException($"unknown tokenizer '{name}'; choose one of: {string.Join(", ", Names)}"),
     };
 
-    /// <summary>The tokens of <paramref name="text"/>; joined and decoded they are the text again.</summary>
+    /// <summary>What <see cref="Create"/> knows it by.</summary>
+    public abstract string Name { get; }
+
+    /// <summary>
+    /// The tokens of <paramref name="text"/>; joined and decoded they are the text again. Takes little more than linear time.
+    /// </summary>
     public abstract IReadOnlyList<int> Encode(string text);
 
     /// <summary>The text of <paramref name="tokens"/>. Bytes that make no character become U+FFFD.</summary>
@@ -46,6 +51,8 @@ public abstract class TextTokenizer
 
     private sealed class ByteTokenizer : TextTokenizer
     {
+        public override string Name => "bytes";
+
         public override int Vocabulary => 256;
 
         public override IReadOnlyList<int> Encode(string text) => Array.ConvertAll(Encoding.UTF8.GetBytes(text), static value => (int)value);
@@ -55,11 +62,21 @@ public abstract class TextTokenizer
 
     private sealed class Gpt2Tokenizer : TextTokenizer
     {
+        // It cuts texts into words and joins tokens, but its encoder is quadratic in the length of a word.
         private static readonly Lazy<TiktokenTokenizer> Bpe = new(static () => TiktokenTokenizer.CreateForModel("gpt2"));
+        private static readonly Lazy<IReadOnlyDictionary<ReadOnlyMemory<byte>, int>> Ranks = new(BytePairEncoder.ReadGpt2);
+
+        public override string Name => "gpt2";
 
         public override int Vocabulary => 50_257;
 
-        public override IReadOnlyList<int> Encode(string text) => Bpe.Value.EncodeToIds(text);
+        public override IReadOnlyList<int> Encode(string text)
+        {
+            var encoder = new BytePairEncoder(Ranks.Value);
+            var tokens = new List<int>();
+            foreach ((int start, int length) in Bpe.Value.PreTokenizer!.PreTokenize(text)) encoder.Encode(text.AsSpan(start, length), tokens);
+            return tokens;
+        }
 
         private protected override string Join(IReadOnlyList<int> tokens) => Bpe.Value.Decode(tokens);
     }

@@ -18,7 +18,7 @@ internal static class TextWindows
     internal static WorkloadData Load(string? file, TextTokenizer tokenizer, int context)
     {
         string text = file is null ? ReadBible() : Read(file);
-        return Split(tokenizer.Encode(text), context, file ?? "the Bible");
+        return Split(TokenCache.Encode(text, tokenizer), context, file ?? "the Bible");
     }
 
     internal static string ReadBible()
@@ -60,9 +60,17 @@ internal static class TextWindows
 
     private static string Read(string file)
     {
+        // Not as text: that would follow the mark of another encoding.
+        ReadOnlySpan<byte> bytes = File.ReadAllBytes(file);
+        if (bytes.StartsWith(Encoding.UTF8.Preamble)) bytes = bytes[Encoding.UTF8.Preamble.Length..];
+        if (bytes.StartsWith(Encoding.Unicode.Preamble) || bytes.StartsWith(Encoding.BigEndianUnicode.Preamble))
+        {
+            throw new InvalidDataException($"the text {file} is not UTF-8: it begins with the mark of UTF-16; save it as UTF-8");
+        }
+
         try
         {
-            return File.ReadAllText(file, Strict);
+            return Strict.GetString(bytes);
         }
         catch (DecoderFallbackException error)
         {

@@ -130,6 +130,28 @@ public sealed class AsynchronousTests
         foreach (ProcessGroup own in groups) own.DisposeAsync().AsTask().Wait();
     });
 
+    [Theory]
+    [InlineData(TransportKind.InProcess)]
+    [InlineData(TransportKind.Tcp)]
+    public void A_timeout_names_the_group(TransportKind transport)
+    {
+        // In other orders on the two ranks, so that the call alone could be any group's.
+        Exception?[] outcomes = Ranks.Outcomes(
+            2, transport,
+            group =>
+            {
+                ProcessGroup first = group.SplitAsync(0, group.Rank).Result!, second = group.SplitAsync(3, group.Rank).Result!;
+                Assert.Equal(["world", "world.0:0", "world.1:3"], [group.Name, first.Name, second.Name]);
+                (group.Rank == 0 ? first : second).Barrier();
+            },
+            static options => options with { Timeout = TimeSpan.FromSeconds(2) });
+        foreach (Exception? outcome in outcomes)
+        {
+            string message = Assert.IsType<CollectiveTimeoutException>(outcome).Message;
+            Assert.Matches(@"in Barrier #\d+ of group world\.(0:0|1:3) \(ranks 0, 1\)", message);
+        }
+    }
+
     // A subgroup of one has nobody to wait for.
     [Theory]
     [InlineData(TransportKind.InProcess)]

@@ -94,11 +94,13 @@ internal sealed class PowerSgdAllReduce : CompressedAllReduce
 
     public override void Save(BinaryWriter writer)
     {
+        writer.Write(random.State);
         foreach (float value in second) writer.Write(value);
     }
 
     public override void Load(BinaryReader reader)
     {
+        random.State = reader.ReadUInt64();
         foreach (ref float value in second.AsSpan()) value = reader.ReadSingle();
     }
 

@@ -40,6 +40,12 @@ internal abstract class Meeting : IAsyncDisposable
     /// <summary>Tells all peers that one wants to stop.</summary>
     public abstract void RequestStop();
 
+    /// <summary>
+    /// A wish to stop is not for the next fit. Called between the two rounds at a fit's end: all wishes have come before the
+    /// first one's answer, and nobody is in the next fit before the second one's.
+    /// </summary>
+    public void ForgetStop() => StopRequested = false;
+
     /// <summary>Ends training without rank 0, which would otherwise go on to the end in vain.</summary>
     /// <exception cref="Skein.Collectives.PeerLostException">Rank 0 is lost.</exception>
     public virtual void ThrowIfLost() { }

@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using System.Text;
 using Skein.Collectives;
+using Skein.Training.Gradients;
 using TorchSharp;
 using static TorchSharp.torch;
 
@@ -106,10 +107,6 @@ internal static class ModelState
 
     private static byte[] AreDifferent(IEnumerable<int> peers) => [Different, .. Encoding.UTF8.GetBytes(string.Join(", ", peers))];
 
-    private static byte[] Fingerprint(nn.Module model)
-    {
-        IEnumerable<string> lines = model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers())
-            .Select(static entry => $"{entry.Item1}\t{entry.Item2.dtype}[{string.Join(", ", entry.Item2.shape)}]");
-        return SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\n', lines)));
-    }
+    private static byte[] Fingerprint(nn.Module model) =>
+        SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\n', Replicas.Describe(model))));
 }
