@@ -25,12 +25,15 @@ internal static class Replicas
         if (!AreEqual(group, tensors)) Broadcast(group, tensors);
     }
 
-    /// <summary>Checks that all ranks' models have the same parameters and buffers, in the same order.</summary>
+    /// <summary>Checks that all ranks' models have the same parameters and buffers, in the same order, and train the same of them.</summary>
     /// <exception cref="InvalidOperationException">They have not; thrown on every rank, naming the first difference and the ranks.</exception>
     public static void Check(ProcessGroup group, nn.Module model)
     {
-        IEnumerable<(string Name, Tensor Tensor)> tensors = model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter)).Concat(model.named_buffers());
-        string[] lines = [.. tensors.Select(static entry => $"{entry.Name}\t{entry.Tensor.dtype}[{string.Join(", ", entry.Tensor.shape)}]")];
+        string[] lines =
+        [
+            .. model.named_parameters().Select(static entry => Line(entry.name, entry.parameter) + (entry.parameter.requires_grad ? "" : " (frozen)")),
+            .. model.named_buffers().Select(static entry => Line(entry.name, entry.buffer)),
+        ];
         string[][] all = Exchange(group, lines);
         int longest = all.Max(static list => list.Length);
         for (int i = 0; i < longest; i++)
@@ -109,6 +112,8 @@ internal static class Replicas
 
         return all;
     }
+
+    private static string Line(string name, Tensor tensor) => $"{name}\t{tensor.dtype}[{string.Join(", ", tensor.shape)}]";
 
     private static string Describe(string? line)
     {

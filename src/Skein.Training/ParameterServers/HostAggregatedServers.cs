@@ -125,7 +125,7 @@ public sealed class HostAggregatedServers : Strategy
     }
 
     /// <inheritdoc/>
-    protected internal override void SynchronizeBuffers() => Replicas.Broadcast(world, model!.buffers());
+    public override void SynchronizeBuffers() => Replicas.Broadcast(world, model!.buffers());
 
     /// <inheritdoc/>
     protected internal override void Sum(Span<double> values) => world.AllReduce(values);

@@ -254,7 +254,7 @@ public sealed class ParameterServerStrategy : Strategy
     }
 
     /// <inheritdoc/>
-    protected internal override void SynchronizeBuffers()
+    public override void SynchronizeBuffers()
     {
         using DisposeScope scope = NewDisposeScope();
         using var noGradient = no_grad();
