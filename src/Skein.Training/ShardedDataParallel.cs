@@ -126,12 +126,8 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         }
 
         using var noGradient = no_grad();
-        foreach (ShardedUnit unit in units)
-        {
-            unit.Gather();
-            unit.IsHeld = true;
-        }
-
+        foreach (ShardedUnit unit in units) unit.Gather();
+        foreach (ShardedUnit unit in units) unit.IsHeld = true;
         return new Gathering(units);
     }
 
@@ -317,7 +313,7 @@ public sealed class ShardedDataParallel : ReplicaStrategy
                 },
                 () => failure.Run(() =>
                 {
-                    if (!unit.HasBegunBackward && unit.HasGradients) RefuseUseOutsideOfCalls(unit);
+                    if (FreesParameters && !unit.HasBegunBackward && unit.HasGradients) throw UsedOutsideOfCalls(unit);
                     unit.HasBegunBackward = true;
                     unit.IsReduced = false;
                     if (reads) Begin(index, -1);
@@ -337,13 +333,9 @@ public sealed class ShardedDataParallel : ReplicaStrategy
     }
 
     // What has a gradient by then was used where its values were elsewhere.
-    private void RefuseUseOutsideOfCalls(ShardedUnit unit)
-    {
-        if (!FreesParameters) return;
-        throw new InvalidOperationException(
-            $"parameters of '{unit.Name}' ({string.Join(", ", unit.Parameters.Select(static entry => entry.Name))}) are used outside of a call of its module, " +
-            "where stage 3 has not gathered them: call the module, and not its forward or another of its methods; or choose larger units, or stage 2");
-    }
+    private static InvalidOperationException UsedOutsideOfCalls(ShardedUnit unit) => new(
+        $"parameters of '{unit.Name}' ({string.Join(", ", unit.Parameters.Select(static entry => entry.Name))}) are used outside of a call of its module, " +
+        "where stage 3 has not gathered them: call the module, and not its forward or another of its methods; or choose larger units, or stage 2");
 
     private static bool ReadsInBackward(ShardedUnit unit, nn.Module module) => module.modules().Append(module)
         .Where(owner => owner.named_parameters(recurse: false).Any(own => unit.Parameters.Any(entry => ModelParameters.Identity.Equals(entry.Parameter, own.parameter))))
@@ -364,7 +356,7 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         foreach (ShardedUnit unit in units.AsEnumerable().Reverse())
         {
             bool hasGradients = unit.HasGradients;
-            if (hasGradients && (unit.IsReduced || !unit.HasBegunBackward)) RefuseUseOutsideOfCalls(unit);
+            if (FreesParameters && hasGradients && (unit.IsReduced || !unit.HasBegunBackward)) throw UsedOutsideOfCalls(unit);
             // One that is used outside of its module may get a gradient after that has been reduced.
             if (unit.IsTrained && (!unit.IsReduced || hasGradients)) reducer.Start(unit);
             unit.IsReduced = unit.HasBegunBackward = false;

@@ -170,6 +170,20 @@ public class LossSumTests
     }
 
     [Fact]
+    public async Task A_strategy_that_cannot_tell_the_weight_takes_no_such_loss()
+    {
+        using InMemoryDataset data = Models.Data();
+        using nn.Module<Tensor, Tensor> model = Models.Mlp();
+        using var strategy = new Weightless();
+        var trainer = new Trainer(model, static parameters => optim.SGD(parameters, 0.1), static (output, labels) => LossSum.CrossEntropy(output, labels))
+        {
+            Strategy = strategy,
+        };
+        var error = await Assert.ThrowsAsync<NotSupportedException>(() => trainer.FitAsync(data));
+        Assert.Contains("Weightless takes no loss that is a LossSum", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task A_weight_that_is_none_is_an_error()
     {
         using InMemoryDataset data = Models.Data();
@@ -177,5 +191,18 @@ public class LossSumTests
         var error = await Assert.ThrowsAsync<InvalidOperationException>(
             () => new Trainer(model, static parameters => optim.SGD(parameters, 0.1), static (output, _) => new LossSum(output.sum(), -1)).FitAsync(data));
         Assert.Contains("the weight -1", error.Message, StringComparison.Ordinal);
+    }
+
+    private sealed class Weightless : Strategy
+    {
+        public override int Rank => 0;
+
+        public override int WorldSize => 1;
+
+        public override void Attach(nn.Module model) { }
+
+        protected internal override StepOutcome ComputeGradients(StepBatch batch) => default;
+
+        protected internal override void Sum(Span<double> values) { }
     }
 }

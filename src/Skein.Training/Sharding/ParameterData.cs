@@ -8,6 +8,7 @@ namespace Skein.Training.Sharding;
 /// </summary>
 internal static class ParameterData
 {
+    // TorchScript's parser needs the end of the last line.
     private static readonly Lazy<jit.CompilationUnit> Script = new(static () => jit.compile(
         """
         def exchange(parameters: List[Tensor], data: List[Tensor]) -> None:
