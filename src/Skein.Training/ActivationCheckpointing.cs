@@ -23,9 +23,6 @@ public static class ActivationCheckpointing
             if (layer is not RecomputedLayer) ModuleTree.Replace(model, name, new RecomputedLayer(layer, pass));
         }
     }
-
-    /// <summary>What keeps errors of layers that are computed again inside a backward pass; null where none are.</summary>
-    internal static BackwardFailure? FailureOf(nn.Module model) => model.modules().OfType<RecomputedLayer>().FirstOrDefault()?.Pass.Failure;
 }
 
 /// <summary>What the layers of a model share that are computed again in its backward passes.</summary>
@@ -46,11 +43,22 @@ internal sealed class RecomputingPass
 }
 
 /// <summary>Stands in for a layer, under whose name the layer's own parameters and modules appear.</summary>
-internal sealed class RecomputedLayer(nn.Module<Tensor, Tensor> layer, RecomputingPass pass) : nn.Module<Tensor, Tensor>(nameof(RecomputedLayer))
+internal sealed class RecomputedLayer(nn.Module<Tensor, Tensor> layer, RecomputingPass pass)
+    : nn.Module<Tensor, Tensor>(nameof(RecomputedLayer)), IRunsInBackward
 {
     public nn.Module<Tensor, Tensor> Layer => layer;
 
+    public BackwardFailure Failure => pass.Failure;
+
     public RecomputingPass Pass => pass;
+
+    public override bool training => layer.training;
+
+    /// <summary>Whether any of the layer's modules is in training mode, and draws random numbers or keeps statistics.</summary>
+    public bool Trains => layer.modules().Prepend(layer).Any(static module => module.training);
+
+    /// <summary>The buffers that a pass may update.</summary>
+    public IEnumerable<Tensor> Statistics => Trains ? layer.buffers() : [];
 
     public override Tensor forward(Tensor input)
     {
@@ -116,7 +124,7 @@ internal sealed class RecomputedLayer(nn.Module<Tensor, Tensor> layer, Recomputi
             var input = (Tensor)vars[0];
             var wrapper = (RecomputedLayer)vars[2];
             // The generator's state as bytes: a tensor would live until somebody collects it.
-            if (wrapper.Layer.training) ctx.save_data(Generator, GeneratorState());
+            if (wrapper.Trains) ctx.save_data(Generator, GeneratorState());
             ctx.save_for_backward([input]);
             ctx.save_data(Layer, wrapper);
             ctx.save_data(NeedsGradient, input.requires_grad);
@@ -135,8 +143,16 @@ internal sealed class RecomputedLayer(nn.Module<Tensor, Tensor> layer, Recomputi
                 saved = ctx.get_saved_variables()[0].MoveToOuterDisposeScope();
                 Tensor input = saved.detach();
                 if ((bool)ctx.get_data(NeedsGradient)) input.requires_grad_(true);
+                // The first pass has updated running statistics already.
+                (Tensor Buffer, Tensor Value)[] buffers = [.. wrapper.Statistics.Select(static buffer => (buffer, buffer.clone()))];
                 Tensor output = Again(wrapper, input, (byte[]?)ctx.get_data(Generator));
                 if (output.requires_grad) output.backward([grad_output]);
+                // After the backward pass, which needs them as it has left them.
+                using (no_grad())
+                {
+                    foreach ((Tensor buffer, Tensor value) in buffers) buffer.copy_(value);
+                }
+
                 inputGradient = input.grad?.DetachFromDisposeScope();
             });
             wrapper.Pass.HandOver(inputGradient);

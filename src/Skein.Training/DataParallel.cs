@@ -30,6 +30,8 @@ public sealed class DataParallel : ReplicaStrategy
     private nn.Module? model;
     private Parameter[] trainable = [];
     private BackwardObserver? observer;
+    private bool overlaps;
+    private bool isLastBackward;
     private int started;
     private int paused;
     private Exception? failure;
@@ -67,33 +69,24 @@ public sealed class DataParallel : ReplicaStrategy
 
     /// <summary>
     /// Checks that all ranks have the same model, and overwrites its parameters and buffers by those of rank 0. Every
-    /// rank calls it, once for each model.
+    /// rank calls it, and again when other parameters are to be trained; what compression has kept then begins anew.
     /// </summary>
     /// <exception cref="InvalidOperationException">The ranks' models differ, or another model is attached already.</exception>
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
-        if (ReferenceEquals(this.model, model)) return;
-        if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one DataParallel for each model");
-        trainable = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
-        if (trainable.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
+        bool isFirst = this.model is null;
+        if (!isFirst && !ReferenceEquals(this.model, model)) throw new InvalidOperationException("another model is attached already; use one DataParallel for each model");
+        Parameter[] trained = ModelParameters.Trainable(model);
+        if (!isFirst && trained.SequenceEqual(trainable, ModelParameters.Identity)) return;
         if (WorldSize > 1)
         {
-            Replicas.Unify(group, model);
-            // The buckets depend on it, so all ranks have to agree.
-            bool overlaps = Overlap.Decide(group, options.Overlap);
-            if (options.Compression is { } compression) options = options with { Compression = CompressionChoice.Resolve(group, compression, model) };
-            TaskScheduler inOrder = new ConcurrentExclusiveSchedulerPair().ExclusiveScheduler;
-            foreach (IReadOnlyList<NamedParameter> parameters in BucketPlan.Of(model, options, overlaps))
-            {
-                buckets.Add(options.Compression is { } chosen
-                    ? new CompressedBucket(group, parameters, chosen.Rules.Of(parameters[0].Name), chosen, buckets.Count, inOrder)
-                    : GradientBucket.Create(group, parameters));
-            }
-
-            if (overlaps && buckets.Count > 1) observer = new BackwardObserver(model, buckets, StartCompleteBuckets);
+            if (isFirst) Unify(model);
+            else Replicas.Check(group, model);
+            MakeBuckets(model);
         }
 
+        trainable = trained;
         this.model = model;
     }
 
@@ -101,7 +94,7 @@ public sealed class DataParallel : ReplicaStrategy
     /// Averages the gradients over the ranks: waits for what the backward pass has started, and sends the rest. Every
     /// rank calls it once a step, also one that had nothing to compute.
     /// </summary>
-    public void SynchronizeGradients() => Synchronize(0, false);
+    public void SynchronizeGradients() => Synchronize(new StepOutcome(0, false));
 
     /// <inheritdoc/>
     public override IDisposable NoSync() => new Pause(this);
@@ -127,7 +120,7 @@ public sealed class DataParallel : ReplicaStrategy
     private protected override IReadOnlyList<Parameter> Trainable => trainable;
 
     /// <inheritdoc/>
-    protected internal override void SynchronizeBuffers()
+    public override void SynchronizeBuffers()
     {
         if (WorldSize > 1) Replicas.Broadcast(group, model!.buffers());
     }
@@ -138,26 +131,50 @@ public sealed class DataParallel : ReplicaStrategy
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
-        if (disposing)
-        {
-            observer?.Dispose();
-            foreach (GradientBucket bucket in buckets) bucket.Dispose();
-            buckets.Clear();
-        }
-
+        if (disposing) DropBuckets();
         base.Dispose(disposing);
     }
 
-    private protected override StepOutcome Agree(float loss, bool stop)
+    private void Unify(nn.Module model)
+    {
+        Replicas.Unify(group, model);
+        // The buckets depend on it, so all ranks have to agree.
+        overlaps = Overlap.Decide(group, options.Overlap);
+        if (options.Compression is { } compression) options = options with { Compression = CompressionChoice.Resolve(group, compression, model) };
+    }
+
+    private void MakeBuckets(nn.Module model)
+    {
+        DropBuckets();
+        TaskScheduler inOrder = new ConcurrentExclusiveSchedulerPair().ExclusiveScheduler;
+        foreach (IReadOnlyList<NamedParameter> parameters in BucketPlan.Of(model, options, overlaps))
+        {
+            buckets.Add(options.Compression is { } chosen
+                ? new CompressedBucket(group, parameters, chosen.Rules.Of(parameters[0].Name), chosen, buckets.Count, inOrder)
+                : GradientBucket.Create(group, parameters));
+        }
+
+        if (overlaps && buckets.Count > 1) observer = new BackwardObserver(model, buckets, StartCompleteBuckets);
+    }
+
+    private void DropBuckets()
+    {
+        observer?.Dispose();
+        observer = null;
+        foreach (GradientBucket bucket in buckets) bucket.Dispose();
+        buckets.Clear();
+    }
+
+    private protected override StepOutcome Agree(StepOutcome own)
     {
         if (model is null) throw new InvalidOperationException("no model is attached; call Attach before the first step");
-        if (WorldSize == 1) return new StepOutcome(loss, stop);
+        if (WorldSize == 1) return own;
         try
         {
             if (failure is not null) ExceptionDispatchInfo.Throw(failure);
             using var noGradient = no_grad();
-            GradientBucket? carrier = buckets[^1].CarriesScalars ? buckets[^1] : null;
-            carrier?.SetScalars(loss, stop ? 1 : 0);
+            GradientBucket? carrier = buckets.Count > 0 && buckets[^1].CarriesScalars ? buckets[^1] : null;
+            carrier?.SetScalars(own);
             while (started < buckets.Count) Start(inBackground: false);
             foreach (GradientBucket bucket in buckets)
             {
@@ -168,12 +185,12 @@ public sealed class DataParallel : ReplicaStrategy
             }
 
             if (options.Compression is not null) GiveIfFinite();
-            (float meanLoss, float anyStop) = carrier?.GetScalars() ?? AverageScalars(loss, stop ? 1 : 0);
-            return new StepOutcome(meanLoss, anyStop > 0);
+            return carrier?.GetScalars() ?? Average(own);
         }
         finally
         {
             started = 0;
+            isLastBackward = false;
             observer?.Reset();
         }
     }
@@ -199,10 +216,12 @@ public sealed class DataParallel : ReplicaStrategy
         CommunicationTime += Stopwatch.GetElapsedTime(start);
     }
 
+    internal override void BeginLastBackward() => isLastBackward = true;
+
     // Runs inside the backward pass, where an exception would end the process: it is kept for SynchronizeGradients.
     private void StartCompleteBuckets(int call)
     {
-        if (paused > 0 || failure is not null) return;
+        if (paused > 0 || failure is not null || !(isLastBackward || options.Overlap == true)) return;
         try
         {
             using var noGradient = no_grad();
@@ -214,13 +233,12 @@ public sealed class DataParallel : ReplicaStrategy
         }
     }
 
-    private (float, float) AverageScalars(float first, float second)
+    private StepOutcome Average(StepOutcome own)
     {
-        Span<float> scalars = [first, second];
         long start = Stopwatch.GetTimestamp();
-        group.AllReduce(scalars, ReduceOperation.Average);
+        StepOutcome mean = Agreement.Average(group, own);
         CommunicationTime += Stopwatch.GetElapsedTime(start);
-        return (scalars[0], scalars[1]);
+        return mean;
     }
 
     private sealed class Pause : IDisposable

@@ -12,8 +12,9 @@ public sealed record DataParallelOptions
     public int FirstBucketBytes { get; init; } = 1 << 20;
 
     /// <summary>
-    /// Whether all-reduces start during the backward pass. Null (the default) decides by what it can gain: yes, unless
-    /// all ranks are on one host and keep its cores busy.
+    /// Whether all-reduces start during the backward pass. Null (the default): in a <see cref="Trainer"/>'s steps, unless all ranks are on one
+    /// host and keep its cores busy; not in a loop of one's own, which may run several backward passes, on any machine. True: there too,
+    /// and of a step all but the last backward pass have to be in <see cref="DataParallel.NoSync"/>.
     /// </summary>
     public bool? Overlap { get; init; }
 

@@ -33,7 +33,7 @@ public sealed class Gossip : Strategy
     private PublicCopies? copies;
     private float[] own = [];
     private float[] change = [];
-    private float lastLoss;
+    private StepOutcome last;
     private long steps;
     private bool apart;
 
@@ -80,10 +80,12 @@ public sealed class Gossip : Strategy
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
-        if (ReferenceEquals(this.model, model)) return;
-        if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one Gossip for each model");
+        bool isFirst = this.model is null;
+        if (!isFirst && !ReferenceEquals(this.model, model)) throw new InvalidOperationException("another model is attached already; use one Gossip for each model");
+        if (!isFirst && parameters!.AreThoseOf(model)) return;
         parameters = new FlatParameters(model);
-        Replicas.Unify(group, model);
+        if (isFirst) Replicas.Unify(group, model);
+        else Replicas.Check(group, model);
         own = parameters.NewVector();
         change = parameters.NewVector();
         if (options.Compression.Method != CompressionMethod.None)
@@ -95,6 +97,10 @@ public sealed class Gossip : Strategy
         exchange = new NeighbourExchange(group, neighbours, copies?.Capacity ?? checked(parameters.Length * sizeof(float)));
         this.model = model;
     }
+
+    /// <inheritdoc/>
+    /// <remarks>Each rank divides by the weight of its own samples, as its steps are its own.</remarks>
+    protected internal override bool TakesLossSums => true;
 
     /// <inheritdoc/>
     protected internal override StepOutcome ComputeGradients(StepBatch batch)
@@ -111,8 +117,8 @@ public sealed class Gossip : Strategy
             CommunicationTime += Stopwatch.GetElapsedTime(start);
         }
 
-        if (batch.LocalSize > 0) lastLoss = batch.RunBackward((double)batch.GlobalSize / batch.LocalSize, static (loss, _) => loss.backward());
-        return new StepOutcome(lastLoss, stop);
+        if (batch.LocalSize > 0) last = batch.Outcome(batch.RunBackward((double)batch.GlobalSize / batch.LocalSize, static (loss, _) => loss.backward()));
+        return last with { Stop = stop };
     }
 
     /// <inheritdoc/>
@@ -141,7 +147,7 @@ public sealed class Gossip : Strategy
     }
 
     /// <inheritdoc/>
-    protected internal override void SynchronizeBuffers() => Replicas.Broadcast(group, model!.buffers());
+    public override void SynchronizeBuffers() => Replicas.Broadcast(group, model!.buffers());
 
     /// <inheritdoc/>
     protected internal override void Sum(Span<double> values) => group.AllReduce(values);

@@ -38,7 +38,7 @@ public sealed class GossipPush : Strategy
     private float[] own = [];
     private float[] change = [];
     private int[] finished;
-    private float lastLoss;
+    private StepOutcome last;
     private long steps;
     private long firstStep;
     private int stepsWithLittle;
@@ -95,7 +95,12 @@ public sealed class GossipPush : Strategy
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
-        if (ReferenceEquals(this.model, model)) return;
+        if (ReferenceEquals(this.model, model))
+        {
+            TakeChanges();
+            return;
+        }
+
         if (this.model is not null) throw new InvalidOperationException("another model is attached already; a GossipPush trains one");
         parameters = new FlatParameters(model);
         own = parameters.NewVector();
@@ -124,6 +129,10 @@ public sealed class GossipPush : Strategy
     protected internal override long FirstStep => firstStep;
 
     /// <inheritdoc/>
+    /// <remarks>Each rank divides by the weight of its own samples, as its steps are its own.</remarks>
+    protected internal override bool TakesLossSums => true;
+
+    /// <inheritdoc/>
     protected internal override StepOutcome ComputeGradients(StepBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
@@ -131,8 +140,8 @@ public sealed class GossipPush : Strategy
         comesBack = false;
         meeting!.ThrowIfLost();
         if (batch.StopRequested) meeting.RequestStop();
-        if (batch.LocalSize > 0) lastLoss = batch.RunBackward((double)batch.GlobalSize / batch.LocalSize, static (loss, _) => loss.backward());
-        return new StepOutcome(lastLoss, meeting.StopRequested);
+        if (batch.LocalSize > 0) last = batch.Outcome(batch.RunBackward((double)batch.GlobalSize / batch.LocalSize, static (loss, _) => loss.backward()));
+        return last with { Stop = meeting.StopRequested };
     }
 
     /// <inheritdoc/>
@@ -177,10 +186,11 @@ public sealed class GossipPush : Strategy
     }
 
     /// <inheritdoc/>
-    protected internal override void SynchronizeBuffers()
+    public override void SynchronizeBuffers()
     {
         CheckFitted();
         Tensor[] buffers = [.. model!.buffers()];
+        if (buffers.Length == 0) return;
         ModelState.Write(buffers, meeting!.Round("taking over rank 0's buffers", [], _ => ModelState.Read(buffers)));
     }
 
@@ -220,6 +230,21 @@ public sealed class GossipPush : Strategy
         }
 
         base.Dispose(disposing);
+    }
+
+    /// <summary>Values that were put into the model between two fits become x, on all ranks the same.</summary>
+    private void TakeChanges()
+    {
+        if (!parameters!.AreThoseOf(model!))
+        {
+            throw new InvalidOperationException(
+                "other parameters are trained than when the model was attached, which pushes to other ranks have no place for: " +
+                "freeze and unfreeze before the first fit");
+        }
+
+        if (training) return;
+        parameters.Read(own);
+        sum!.Begin(own);
     }
 
     private (byte[] Answer, bool Admitted) Welcome(int peer, byte[] fingerprint)

@@ -23,7 +23,8 @@ public sealed class LocalSgd : Strategy
     private readonly LocalSgdOptions options;
     private readonly List<ParameterFragment> fragments = [];
     private nn.Module? model;
-    private float lastLoss;
+    private Parameter[] trainable = [];
+    private StepOutcome last;
     private bool stopRequested;
     private bool stopAgreed;
     private long steps;
@@ -49,27 +50,42 @@ public sealed class LocalSgd : Strategy
     /// <summary>What compression has done on this rank so far.</summary>
     public CompressionStatistics CompressionStatistics => CompressedAverage.Sum([.. fragments.Select(static fragment => fragment.Compressed).OfType<CompressedAverage>()]);
 
-    /// <summary>Checks that all ranks have the same model, and overwrites its parameters and buffers by those of rank 0.</summary>
+    /// <summary>
+    /// Checks that all ranks have the same model, and overwrites its parameters and buffers by those of rank 0. Again, when values were put into
+    /// the model (the same on all ranks), or others of its parameters are to be trained; then the outer optimizer begins anew.
+    /// </summary>
     /// <exception cref="InvalidOperationException">The ranks' models differ, or another model is attached already.</exception>
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
-        if (ReferenceEquals(this.model, model)) return;
-        if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one LocalSgd for each model");
-        Parameter[] parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
-        if (parameters.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
-        Replicas.Unify(group, model);
+        bool isFirst = this.model is null;
+        if (!isFirst && !ReferenceEquals(this.model, model)) throw new InvalidOperationException("another model is attached already; use one LocalSgd for each model");
+        Parameter[] parameters = ModelParameters.Trainable(model);
+        if (!isFirst && parameters.SequenceEqual(trainable, ModelParameters.Identity))
+        {
+            foreach (ParameterFragment fragment in fragments) fragment.TakeAnchor();
+            return;
+        }
+
+        if (isFirst) Replicas.Unify(group, model);
+        else Replicas.Check(group, model);
+        DropFragments();
         foreach (IReadOnlyList<Parameter> part in Cut(parameters, options.Fragments)) fragments.Add(new ParameterFragment(group, part, options.Compression, fragments.Count));
+        trainable = parameters;
         this.model = model;
     }
+
+    /// <inheritdoc/>
+    /// <remarks>Each rank divides by the weight of its own samples, as its steps are its own.</remarks>
+    protected internal override bool TakesLossSums => true;
 
     /// <inheritdoc/>
     protected internal override StepOutcome ComputeGradients(StepBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
         stopRequested = batch.StopRequested;
-        if (batch.LocalSize > 0) lastLoss = batch.RunBackward((double)batch.GlobalSize / batch.LocalSize, static (loss, _) => loss.backward());
-        return new StepOutcome(lastLoss, stopAgreed);
+        if (batch.LocalSize > 0) last = batch.Outcome(batch.RunBackward((double)batch.GlobalSize / batch.LocalSize, static (loss, _) => loss.backward()));
+        return last with { Stop = stopAgreed };
     }
 
     /// <inheritdoc/>
@@ -91,7 +107,7 @@ public sealed class LocalSgd : Strategy
     }
 
     /// <inheritdoc/>
-    protected internal override void SynchronizeBuffers() => Replicas.Broadcast(group, model!.buffers());
+    public override void SynchronizeBuffers() => Replicas.Broadcast(group, model!.buffers());
 
     /// <inheritdoc/>
     protected internal override void Sum(Span<double> values) => group.AllReduce(values);
@@ -99,13 +115,14 @@ public sealed class LocalSgd : Strategy
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
-        if (disposing)
-        {
-            foreach (ParameterFragment fragment in fragments) fragment.Dispose();
-            fragments.Clear();
-        }
-
+        if (disposing) DropFragments();
         base.Dispose(disposing);
+    }
+
+    private void DropFragments()
+    {
+        foreach (ParameterFragment fragment in fragments) fragment.Dispose();
+        fragments.Clear();
     }
 
     /// <summary>Fragments meet at equal distances, the last one at the end of each H steps.</summary>

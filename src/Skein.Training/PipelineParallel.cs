@@ -27,6 +27,7 @@ public sealed class PipelineParallel : Strategy
     private readonly int chunks;
     private readonly TiedParameters tied;
     private readonly StepTimes times;
+    private readonly GradientSums sums = new();
     private nn.Module? model;
     private PipelineStage? stage;
     private BoundaryExchange? exchange;
@@ -64,6 +65,9 @@ public sealed class PipelineParallel : Strategy
     /// <inheritdoc/>
     public override int WorldSize => inner.WorldSize;
 
+    /// <inheritdoc/>
+    public override bool IsFirst => group.Rank == 0 && inner.IsFirst;
+
     /// <summary>The number of consecutive layers of each chunk, once a model is attached; chunk c is on stage c modulo the number of stages.</summary>
     public IReadOnlyList<int> LayersPerChunk { get; private set; } = [];
 
@@ -88,7 +92,12 @@ public sealed class PipelineParallel : Strategy
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
-        if (ReferenceEquals(this.model, model)) return;
+        if (ReferenceEquals(this.model, model))
+        {
+            TakeChanges();
+            return;
+        }
+
         if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one PipelineParallel for each model");
         nn.Module<Tensor, Tensor>[] layers = [.. ModuleTree.LayersOf(model).Select(static entry => entry.Layer)];
         if (chunks > layers.Length)
@@ -105,10 +114,14 @@ public sealed class PipelineParallel : Strategy
         inner.ReplaceModules(stage.Module);
         DeferredGradients? deferred = options.Schedule.SplitsBackward ? new DeferredGradients() : null;
         deferred?.TakeOver(stage.Module);
-        inner.Attach(stage.Module);
-        tied.Find(stage.Parameters, stage.Module, inner.OptimizesPieces ? null : inner.OptimizedParameters(stage.Module));
+        TakeChanges();
         exchange = new BoundaryExchange(group, chunks, device);
-        run = new StageRun(options.Schedule, stage, exchange, times, (group.Rank, group.WorldSize)) { Deferred = deferred, Failure = ActivationCheckpointing.FailureOf(model) };
+        run = new StageRun(options.Schedule, stage, exchange, times, (group.Rank, group.WorldSize))
+        {
+            Deferred = deferred,
+            Accumulation = (sums, () => inner.TrainedParameters),
+            Failures = BackwardFailure.Of(stage.Module),
+        };
         this.model = model;
     }
 
@@ -124,6 +137,12 @@ public sealed class PipelineParallel : Strategy
 
     /// <inheritdoc/>
     protected internal override Func<Tensor, Tensor, Tensor> LossOf(Func<Tensor, Tensor, Tensor> loss) => inner.LossOf(loss);
+
+    /// <inheritdoc/>
+    protected internal override Func<Tensor, Tensor, LossSum> LossOf(Func<Tensor, Tensor, LossSum> loss) => inner.LossOf(loss);
+
+    /// <inheritdoc/>
+    protected internal override bool TakesLossSums => true;
 
     /// <inheritdoc/>
     protected internal override IEnumerable<SampleRange> Samples(DistributedSampler sampler) => inner.Samples(sampler);
@@ -164,17 +183,17 @@ public sealed class PipelineParallel : Strategy
 
         long computed = Stopwatch.GetTimestamp();
         if (!tied.AreOptimized) tied.SumGradients();
-        Span<double> shared = stackalloc double[2 + StepTimes.SharedLength(chunks)];
-        (shared[0], shared[1]) = (loss, batch.StopRequested ? 1 : 0);
-        times.Write(shared[2..]);
+        Span<double> shared = stackalloc double[3 + StepTimes.SharedLength(chunks)];
+        (shared[0], shared[1], shared[2]) = (loss, batch.Weight, batch.StopRequested ? 1 : 0);
+        times.Write(shared[3..]);
         group.AllReduce(shared);
-        times.Read(shared[2..], group.WorldSize);
+        times.Read(shared[3..], group.WorldSize);
         TimeSpan idle = exchange.Waited - waited + Stopwatch.GetElapsedTime(computed);
         times.EndStep(idle, Stopwatch.GetElapsedTime(start));
         CommunicationTime += idle;
 
         TimeSpan before = inner.CommunicationTime;
-        StepOutcome outcome = inner.Synchronize((float)shared[0], shared[1] > 0);
+        StepOutcome outcome = inner.Synchronize(new StepOutcome((float)shared[0], shared[2] > 0, (float)shared[1]));
         CommunicationTime += inner.CommunicationTime - before;
         // Of whatever the inner strategy made of each copy's gradient, so that compression cannot drive the copies apart.
         if (tied.AreOptimized) tied.SumGradients();
@@ -198,7 +217,7 @@ public sealed class PipelineParallel : Strategy
     protected internal override void Complete() => inner.Complete();
 
     /// <inheritdoc/>
-    protected internal override void SynchronizeBuffers() => inner.SynchronizeBuffers();
+    public override void SynchronizeBuffers() => inner.SynchronizeBuffers();
 
     /// <inheritdoc/>
     protected internal override void Sum(Span<double> values)
@@ -233,16 +252,36 @@ public sealed class PipelineParallel : Strategy
     {
         using IEnumerator<(string Name, Tensor Value)> own = inner.FullParameters(Stage.Module).GetEnumerator();
         var passed = new Dictionary<string, Tensor>();
+        ILookup<Tensor, string> names =
+            Stage.Parameters.ToLookup(static entry => (Tensor)entry.Parameter, static entry => entry.Name, ModelParameters.Identity);
+        var tiedValues = new Dictionary<Tensor, Tensor>(ModelParameters.Identity);
         foreach (PlacedParameter parameter in Stage.Parameters)
         {
             using var noGradient = no_grad();
             (int owner, string name) = parameter.Copies[0];
-            using Tensor value = owner == group.Rank ? Find(own, name, passed) : empty(parameter.Shape, parameter.Type).DetachFromDisposeScope();
-            Replicas.Broadcast(group, [value], owner);
+            if (!tiedValues.Remove(parameter.Parameter, out Tensor? value))
+            {
+                value = owner == group.Rank ? Find(own, name, passed) : empty(parameter.Shape, parameter.Parameter.dtype).DetachFromDisposeScope();
+                Replicas.Broadcast(group, [value], owner);
+            }
+
             yield return (parameter.Name, value);
+            if (names[parameter.Parameter].Last() != parameter.Name) tiedValues.Add(parameter.Parameter, value);
+            else value.Dispose();
         }
 
         while (own.MoveNext()) { }
+    }
+
+    private protected override IEnumerable<(string Name, Tensor Value)> FullBuffers(nn.Module model)
+    {
+        foreach ((string name, Tensor tensor, long[] shape, int owner) in Stage.Buffers)
+        {
+            using var noGradient = no_grad();
+            using Tensor value = (owner == group.Rank ? tensor.clone() : empty(shape, tensor.dtype)).DetachFromDisposeScope();
+            Replicas.Broadcast(group, [value], owner);
+            yield return (name, value);
+        }
     }
 
     /// <inheritdoc/>
@@ -251,6 +290,7 @@ public sealed class PipelineParallel : Strategy
         if (disposing)
         {
             exchange?.Free();
+            sums.Dispose();
             inner.Dispose();
         }
 
@@ -288,18 +328,16 @@ public sealed class PipelineParallel : Strategy
             return [.. given];
         }
 
-        bool training = model.training;
-        model.eval();
-        try
-        {
-            (double[] costs, long[] bytes) = LayerCosts.Estimate(layers, options.Sample, inFlight: group.WorldSize);
-            if (options.Balance == PipelineBalance.Profiled) costs = AverageOverRanks(group.Rank == 0 ? LayerCosts.Measure(layers, options.Sample!) : new double[layers.Length]);
-            return LayerPartition.Balance(costs, chunks, bytes, (options.StageMemoryBytes ?? long.MaxValue) / options.Schedule.Chunks);
-        }
-        finally
-        {
-            model.train(training);
-        }
+        using var modes = TrainingModes.Evaluate(model);
+        (double[] costs, long[] bytes) = LayerCosts.Estimate(layers, options.Sample, inFlight: group.WorldSize);
+        if (options.Balance == PipelineBalance.Profiled) costs = AverageOverRanks(group.Rank == 0 ? LayerCosts.Measure(layers, options.Sample!) : new double[layers.Length]);
+        return LayerPartition.Balance(costs, chunks, bytes, (options.StageMemoryBytes ?? long.MaxValue) / options.Schedule.Chunks);
+    }
+
+    private void TakeChanges()
+    {
+        inner.Attach(Stage.Module);
+        tied.Find(Stage.Parameters, Stage.Module, inner.OptimizesPieces ? null : inner.OptimizedParameters(Stage.Module));
     }
 
     // All pipelines have to be cut in the same way.

@@ -1,3 +1,4 @@
+using Skein.Training.Gradients;
 using Skein.Training.Optimizers;
 using TorchSharp;
 using TorchSharp.Modules;
@@ -15,12 +16,16 @@ namespace Skein.Training;
 /// </remarks>
 public abstract class ReplicaStrategy : Strategy
 {
+    private readonly GradientSums sums = new();
     private MasterWeights? masters;
 
     private protected ReplicaStrategy() { }
 
     /// <summary>What a rank multiplies its part of the mean loss over the global batch by, so that agreeing leaves the gradient of the mean.</summary>
     internal abstract double LossScale { get; }
+
+    /// <inheritdoc/>
+    protected internal override bool TakesLossSums => true;
 
     /// <summary>
     /// Asked by a rank that may have to leave out a step: whether all ranks that hold parts of the same copy of the model can take it. Collective
@@ -34,7 +39,10 @@ public abstract class ReplicaStrategy : Strategy
     /// </summary>
     internal virtual bool OptimizesPieces => false;
 
-    /// <summary>The parameters that require a gradient, of the attached module.</summary>
+    /// <summary><see cref="Trainable"/>, for the strategies around this one.</summary>
+    internal IReadOnlyList<Parameter> TrainedParameters => Trainable;
+
+    /// <summary>The parameters that require a gradient, of the attached module, each once.</summary>
     private protected abstract IReadOnlyList<Parameter> Trainable { get; }
 
     /// <summary>
@@ -53,11 +61,10 @@ public abstract class ReplicaStrategy : Strategy
     public abstract IDisposable NoSync();
 
     /// <summary>Leaves the gradient of the mean loss in the parameters, once this rank's backward passes are done.</summary>
-    /// <param name="loss"><see cref="LossScale"/> times this rank's part of the mean loss over the global batch.</param>
-    /// <param name="stop">Whether this rank wants to stop.</param>
-    internal StepOutcome Synchronize(float loss, bool stop)
+    /// <param name="own"><see cref="LossScale"/> times this rank's part of the mean loss over the global batch, and of its weight.</param>
+    internal StepOutcome Synchronize(StepOutcome own)
     {
-        StepOutcome outcome = Agree(loss, stop);
+        StepOutcome outcome = Agree(own);
         masters?.TakeGradients();
         return outcome;
     }
@@ -75,20 +82,21 @@ public abstract class ReplicaStrategy : Strategy
         return sum;
     }
 
-    private protected abstract StepOutcome Agree(float loss, bool stop);
+    private protected abstract StepOutcome Agree(StepOutcome own);
 
     /// <inheritdoc/>
     protected internal override StepOutcome ComputeGradients(StepBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
-        return Synchronize(batch.RunBackward(LossScale, Backward), batch.StopRequested);
+        BeginStep();
+        return Synchronize(batch.Outcome(batch.RunBackward(LossScale, Backward)));
     }
 
     /// <inheritdoc/>
     public override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model)
     {
-        if (masters is null && Trainable.Any(MasterWeights.IsNeededFor)) masters = new MasterWeights(Trainable);
-        return masters?.Parameters ?? Trainable;
+        if (masters is null && Trainable.Any(MasterWeights.IsNeededFor)) masters = new MasterWeights();
+        return masters?.Of(Trainable) ?? Trainable;
     }
 
     /// <inheritdoc/>
@@ -98,23 +106,40 @@ public abstract class ReplicaStrategy : Strategy
         masters?.Give();
     }
 
+    /// <summary>Told by a trainer before the only backward pass of a step that is not in <see cref="NoSync"/>: gradients may be sent during it.</summary>
+    internal virtual void BeginLastBackward() { }
+
+    /// <summary>Forgets what a step that failed has left.</summary>
+    private protected void BeginStep() => sums.Clear();
+
     /// <summary>Runs the backward pass of one micro-batch; all but the last one of a step add to this rank's gradients only.</summary>
     private protected void Backward(Tensor loss, bool last)
     {
-        if (last)
+        if (last && !sums.HasAny)
         {
+            BeginLastBackward();
             loss.backward();
             return;
         }
 
-        using IDisposable pause = NoSync();
-        loss.backward();
+        using (NoSync())
+        {
+            loss.backward();
+            sums.Take(Trainable);
+        }
+
+        if (last) sums.Give();
     }
 
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
-        if (disposing) masters?.Dispose();
+        if (disposing)
+        {
+            sums.Dispose();
+            masters?.Dispose();
+        }
+
         base.Dispose(disposing);
     }
 }

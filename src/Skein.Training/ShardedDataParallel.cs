@@ -16,9 +16,10 @@ namespace Skein.Training;
 /// <remarks>
 /// The <see cref="Trainer"/> has to make the optimizer, since it works on this rank's shards, of which there is one for each
 /// unit. Shards are in single precision whatever the model is in. A parameter that was not used in a step counts as one
-/// whose gradient is zero. Modules have to be called in the same order on all ranks. With stage 3 the model's parameters
-/// have values only while their unit is computed: use <see cref="FullParameters"/> for them, before <see cref="Strategy.Dispose()"/>,
-/// after which they are empty. Not thread-safe.
+/// whose gradient is zero; a frozen one stays as it is. Modules have to be called in the same order on all ranks. With stage 3 the
+/// model's parameters have values only while their unit is computed. At other times they read as NaN and cannot be written, and a step
+/// that has used them so fails: use <see cref="FullParameters"/> or <see cref="GatherParameters"/>, before
+/// <see cref="Strategy.Dispose()"/>. Not thread-safe.
 /// </remarks>
 public sealed class ShardedDataParallel : ReplicaStrategy
 {
@@ -79,19 +80,22 @@ public sealed class ShardedDataParallel : ReplicaStrategy
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
-        if (ReferenceEquals(this.model, model)) return;
-        if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one ShardedDataParallel for each model");
-        trainable = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
-        if (trainable.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
-        if (FreesParameters && trainable.Any(static parameter => parameter.device_type != DeviceType.CPU))
+        if (ReferenceEquals(this.model, model))
         {
-            throw new NotSupportedException($"stage 3 frees the memory of parameters under the tensors of a graph, which works on the CPU only; the model is on {trainable[0].device}: use stage 2");
+            TakeChanges();
+            return;
+        }
+
+        if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one ShardedDataParallel for each model");
+        if (FreesParameters && model.parameters().FirstOrDefault(static parameter => parameter.device_type != DeviceType.CPU) is { } elsewhere)
+        {
+            throw new NotSupportedException($"stage 3 frees the memory of parameters under the tensors of a graph, which works on the CPU only; the model is on {elsewhere.device}: use stage 2");
         }
 
         if (WorldSize > 1) Replicas.Unify(group, model);
 
         overlaps = WorldSize > 1 && Overlap.Decide(group, options.Overlap);
-        var unitOf = new Dictionary<Parameter, ShardedUnit>(ReferenceEqualityComparer.Instance);
+        var unitOf = new Dictionary<Parameter, ShardedUnit>(ModelParameters.Identity);
         foreach (UnitPlan planned in UnitPlan.Of(model, options))
         {
             var unit = new ShardedUnit(group, planned.Name, planned.Parameters, options);
@@ -107,6 +111,26 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         returnsMemory = FreesParameters && units.Max(static unit => unit.Shard.numel() * unit.Shard.ElementSize) * WorldSize >= LargeUnit;
         if (returnsMemory) NativePages.ReturnLargeBlocks();
         this.model = model;
+        trainable = ModelParameters.Trainable(model);
+    }
+
+    /// <summary>
+    /// Gives the attached model's parameters their values until the result is disposed: to save the model, to look at it, or to run parts
+    /// of it by themselves. What is put into the parameters meanwhile, by all ranks alike, is kept. Collective, as is the end of it;
+    /// not while a step is under way. With stages 1 and 2 they have their values at any time.
+    /// </summary>
+    public IDisposable GatherParameters()
+    {
+        if (model is null) throw new InvalidOperationException("no model is attached");
+        if (units.Any(static unit => unit.IsHeld))
+        {
+            throw new InvalidOperationException($"the parameters are gathered already: dispose what {nameof(GatherParameters)} has returned first");
+        }
+
+        using var noGradient = no_grad();
+        foreach (ShardedUnit unit in units) unit.Gather();
+        foreach (ShardedUnit unit in units) unit.IsHeld = true;
+        return new Gathering(units);
     }
 
     /// <inheritdoc/>
@@ -116,6 +140,11 @@ public sealed class ShardedDataParallel : ReplicaStrategy
     protected internal override StepOutcome ComputeGradients(StepBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
+        if (units.Any(static unit => unit.IsHeld))
+        {
+            throw new InvalidOperationException($"what {nameof(GatherParameters)} has returned is to be disposed before a step");
+        }
+
         // Stage 1 keeps whole gradients in any case, so that it sends them once.
         if (options.Stage == ZeroStage.OptimizerState) return base.ComputeGradients(batch);
         float loss = batch.RunBackward(
@@ -123,16 +152,18 @@ public sealed class ShardedDataParallel : ReplicaStrategy
             (scaled, last) =>
             {
                 scaled.backward();
+                failure.ThrowIfAny();
                 if (!last) EndPass();
             },
             batch.MostMicroBatches(WorldSize));
-        return Synchronize(loss, batch.StopRequested);
+        return Synchronize(batch.Outcome(loss));
     }
 
     internal override bool OptimizesPieces => true;
 
     /// <inheritdoc/>
-    public override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model) => [.. units.Select(static unit => unit.Shard)];
+    public override IReadOnlyList<Parameter> OptimizedParameters(nn.Module model) =>
+        [.. units.Where(static unit => unit.IsTrained).Select(static unit => unit.Shard)];
 
     /// <inheritdoc/>
     protected internal override void UpdateParameters(optim.Optimizer optimizer)
@@ -168,7 +199,7 @@ public sealed class ShardedDataParallel : ReplicaStrategy
     }
 
     /// <inheritdoc/>
-    protected internal override void SynchronizeBuffers()
+    public override void SynchronizeBuffers()
     {
         if (WorldSize > 1) Replicas.Broadcast(group, model!.buffers());
     }
@@ -180,27 +211,32 @@ public sealed class ShardedDataParallel : ReplicaStrategy
     public override IEnumerable<(string Name, Tensor Value)> FullParameters(nn.Module model)
     {
         ShardedUnit? gathered = null;
-        foreach ((string name, ShardedUnit unit, Parameter parameter) in names)
+        try
         {
-            if (unit != gathered) gathered?.Release();
-            gathered = unit;
-            using (var noGradient = no_grad()) unit.Gather();
-            yield return (name, parameter);
+            foreach ((string name, ShardedUnit unit, Parameter parameter) in names)
+            {
+                if (unit != gathered) gathered?.Release();
+                gathered = unit;
+                using (var noGradient = no_grad()) unit.Gather();
+                yield return (name, parameter);
+            }
         }
-
-        gathered?.Release();
+        finally
+        {
+            gathered?.Release();
+        }
     }
 
     /// <summary>
-    /// Writes a checkpoint for as many ranks to <paramref name="directory"/>, each rank its own part: the shards and the
-    /// optimizer's state. Collective; between two steps. For one that any number of ranks, or another program, can read, write
-    /// <see cref="FullParameters"/>.
+    /// Writes a checkpoint for as many ranks to <paramref name="directory"/>, each rank its own part: the shards, the optimizer's state
+    /// and the model's buffers. Collective; between two steps. For one that any number of ranks, or another program, can read, write
+    /// <see cref="Strategy.FullState"/>.
     /// </summary>
     public void Save(string directory, optim.Optimizer optimizer)
     {
         ArgumentException.ThrowIfNullOrEmpty(directory);
         ArgumentNullException.ThrowIfNull(optimizer);
-        ShardedCheckpoint.Save(directory, group, units, optimizer);
+        ShardedCheckpoint.Save(directory, group, units, Buffers, optimizer);
     }
 
     /// <summary>
@@ -212,21 +248,23 @@ public sealed class ShardedDataParallel : ReplicaStrategy
     {
         ArgumentException.ThrowIfNullOrEmpty(directory);
         ArgumentNullException.ThrowIfNull(optimizer);
-        ShardedCheckpoint.Load(directory, group, units, optimizer);
+        ShardedCheckpoint.Load(directory, group, units, Buffers, optimizer);
         using var noGradient = no_grad();
         foreach (ShardedUnit unit in units) unit.TakeUpdate();
     }
 
-    private protected override StepOutcome Agree(float loss, bool stop)
+    private IReadOnlyList<(string Name, Tensor Value)> Buffers =>
+        model is null ? throw new InvalidOperationException("no model is attached") : [.. model.named_buffers()];
+
+    private protected override StepOutcome Agree(StepOutcome own)
     {
         if (model is null) throw new InvalidOperationException("no model is attached; call Attach before the first step");
         failure.ThrowIfAny();
         EndPass();
-        Span<float> scalars = [loss, stop ? 1 : 0];
         long start = Stopwatch.GetTimestamp();
-        group.AllReduce(scalars, ReduceOperation.Average);
+        StepOutcome mean = Agreement.Average(group, own);
         CommunicationTime += Stopwatch.GetElapsedTime(start);
-        return new StepOutcome(scalars[0], scalars[1] > 0);
+        return mean;
     }
 
     /// <inheritdoc/>
@@ -242,6 +280,17 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         }
 
         base.Dispose(disposing);
+    }
+
+    private void TakeChanges()
+    {
+        foreach (ShardedUnit unit in units)
+        {
+            unit.LookAtTrained();
+            unit.TakeChanges();
+        }
+
+        trainable = ModelParameters.Trainable(model!);
     }
 
     private void HookUses(nn.Module model)
@@ -266,6 +315,8 @@ public sealed class ShardedDataParallel : ReplicaStrategy
                 },
                 () => failure.Run(() =>
                 {
+                    if (FreesParameters && !unit.HasBegunBackward && unit.HasGradients) throw UsedOutsideOfCalls(unit);
+                    unit.HasBegunBackward = true;
                     unit.IsReduced = false;
                     if (reads) Begin(index, -1);
                 }),
@@ -283,14 +334,19 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         if (overlaps && next >= 0 && next < uses.Count) uses[next].Unit.StartGather(inBackground: true);
     }
 
+    // What has a gradient by then was used where its values were elsewhere.
+    private static InvalidOperationException UsedOutsideOfCalls(ShardedUnit unit) => new(
+        $"parameters of '{unit.Name}' ({string.Join(", ", unit.Parameters.Select(static entry => entry.Name))}) are used outside of a call of its module, " +
+        "where stage 3 has not gathered them: call the module, and not its forward or another of its methods; or choose larger units, or stage 2");
+
     private static bool ReadsInBackward(ShardedUnit unit, nn.Module module) => module.modules().Append(module)
-        .Where(owner => owner.named_parameters(recurse: false).Any(own => unit.Parameters.Any(entry => ReferenceEquals(entry.Parameter, own.parameter))))
+        .Where(owner => owner.named_parameters(recurse: false).Any(own => unit.Parameters.Any(entry => ModelParameters.Identity.Equals(entry.Parameter, own.parameter))))
         .Any(static owner => owner is not Embedding);
 
     private void AfterBackward(ShardedUnit unit, bool isLast)
     {
         using var noGradient = no_grad();
-        if (isLast && paused == 0) reducer!.Start(unit);
+        if (isLast && paused == 0 && unit.IsTrained) reducer!.Start(unit);
         unit.Release();
     }
 
@@ -301,13 +357,30 @@ public sealed class ShardedDataParallel : ReplicaStrategy
         TimeSpan before = reducer!.WaitTime;
         foreach (ShardedUnit unit in units.AsEnumerable().Reverse())
         {
-            if (!unit.IsReduced) reducer.Start(unit);
-            unit.IsReduced = false;
+            bool hasGradients = unit.HasGradients;
+            if (FreesParameters && hasGradients && (unit.IsReduced || !unit.HasBegunBackward)) throw UsedOutsideOfCalls(unit);
+            // One that is used outside of its module may get a gradient after that has been reduced.
+            if (unit.IsTrained && (!unit.IsReduced || hasGradients)) reducer.Start(unit);
+            unit.IsReduced = unit.HasBegunBackward = false;
             unit.Release();
         }
 
         reducer.Finish();
         CommunicationTime += reducer.WaitTime - before;
+    }
+
+    private sealed class Gathering(IReadOnlyList<ShardedUnit> units) : IDisposable
+    {
+        public void Dispose()
+        {
+            using var noGradient = no_grad();
+            foreach (ShardedUnit unit in units.Where(static unit => unit.IsHeld))
+            {
+                unit.TakeChanges();
+                unit.IsHeld = false;
+                unit.Release();
+            }
+        }
     }
 
     private sealed class Pause : IDisposable

@@ -18,8 +18,7 @@ public sealed class SingleProcess : ReplicaStrategy
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
-        trainable = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
-        if (trainable.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
+        trainable = ModelParameters.Trainable(model);
     }
 
     internal override double LossScale => 1;
@@ -29,7 +28,7 @@ public sealed class SingleProcess : ReplicaStrategy
     /// <inheritdoc/>
     public override IDisposable NoSync() => new Nothing();
 
-    private protected override StepOutcome Agree(float loss, bool stop) => new(loss, stop);
+    private protected override StepOutcome Agree(StepOutcome own) => own;
 
     /// <inheritdoc/>
     protected internal override void Sum(Span<double> values) { }

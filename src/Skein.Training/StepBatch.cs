@@ -10,7 +10,7 @@ public sealed class StepBatch
 {
     private readonly Func<Tensor, Tensor> model;
     private readonly Func<Tensor, Tensor> input;
-    private readonly Func<Tensor, Tensor, Tensor> loss;
+    private readonly Objective objective;
     private readonly InMemoryDataset data;
     private readonly Device device;
     private readonly int accumulation;
@@ -19,11 +19,11 @@ public sealed class StepBatch
     private int count;
 
     internal StepBatch(
-        Func<Tensor, Tensor> model, Func<Tensor, Tensor> input, Func<Tensor, Tensor, Tensor> loss, InMemoryDataset data, Device device, int accumulation)
+        Func<Tensor, Tensor> model, Func<Tensor, Tensor> input, Objective objective, InMemoryDataset data, Device device, int accumulation)
     {
         this.model = model;
         this.input = input;
-        this.loss = loss;
+        this.objective = objective;
         this.data = data;
         this.device = device;
         this.accumulation = accumulation;
@@ -56,11 +56,18 @@ public sealed class StepBatch
     /// </summary>
     public double Share(int index) => index < MicroBatches ? (double)SizeOf(index) / GlobalSize : 0;
 
+    /// <summary>
+    /// The weight of what <see cref="RunBackward"/> has gone through in this step, times its scale and divided by <see cref="GlobalSize"/>:
+    /// samples, or what a <see cref="LossSum"/> says.
+    /// </summary>
+    internal double Weight { get; private set; }
+
     /// <summary>Runs the model on micro-batch <paramref name="index"/> and returns its mean loss, a scalar with a graph.</summary>
+    /// <exception cref="InvalidOperationException">The trainer's loss is a <see cref="LossSum"/>.</exception>
     public Tensor Loss(int index)
     {
         (Tensor features, Tensor labels) = MicroBatch(index);
-        return loss(model(features), labels);
+        return LossOf(model(features), labels);
     }
 
     /// <summary>The number of samples in micro-batch <paramref name="index"/>.</summary>
@@ -76,7 +83,35 @@ public sealed class StepBatch
     }
 
     /// <summary>The mean loss of outputs of the model for the samples of these labels.</summary>
-    public Tensor LossOf(Tensor output, Tensor labels) => loss(output, labels);
+    /// <exception cref="InvalidOperationException">The trainer's loss is a <see cref="LossSum"/>.</exception>
+    public Tensor LossOf(Tensor output, Tensor labels) => objective.Mean is { } mean
+        ? mean(output, labels)
+        : throw new InvalidOperationException(
+            $"the trainer's loss is a {nameof(LossSum)}, whose mean is not known before the step is over: use {nameof(RunBackward)}");
+
+    /// <summary>What micro-batch <paramref name="index"/> adds to <paramref name="scale"/> times the global mean loss, counted in <see cref="Weight"/>.</summary>
+    /// <returns>What to run backward from, and its value; both 0 beyond the micro-batches.</returns>
+    internal (Tensor Part, double Value) Part(Tensor output, Tensor labels, int index, double scale)
+    {
+        double factor = scale * Share(index);
+        Tensor loss;
+        if (objective.Sum is { } sum)
+        {
+            (loss, double weight) = sum(output, labels);
+            factor /= SizeOf(index);
+            Weight += factor * weight;
+        }
+        else
+        {
+            loss = LossOf(output, labels);
+            Weight += factor;
+        }
+
+        return (factor == 1 ? loss : loss * factor, factor > 0 ? factor * loss.ToDouble() : 0);
+    }
+
+    /// <summary>What this rank has found in a step, for all to agree on.</summary>
+    internal StepOutcome Outcome(float loss) => new(loss, StopRequested, (float)Weight);
 
     /// <summary>
     /// Runs every micro-batch forward and backward, one graph alive at a time. The gradients add up to those of
@@ -95,10 +130,10 @@ public sealed class StepBatch
         for (int i = 0; i < passes; i++)
         {
             using DisposeScope scope = NewDisposeScope();
-            double weight = scale * Share(i);
-            Tensor loss = Loss(i);
-            backward(weight == 1 ? loss : loss * weight, i == passes - 1);
-            if (weight > 0) total += weight * loss.ToDouble();
+            (Tensor features, Tensor labels) = MicroBatch(i);
+            (Tensor part, double value) = Part(model(features), labels, i, scale);
+            backward(part, i == passes - 1);
+            total += value;
         }
 
         if (Slowdown > 1) Thread.Sleep(Stopwatch.GetElapsedTime(begin) * (Slowdown - 1));
@@ -113,6 +148,7 @@ public sealed class StepBatch
         order = newOrder;
         (start, count) = slice;
         GlobalSize = globalSize;
+        Weight = 0;
     }
 
     private (int First, int Count) Slice(int index)

@@ -25,7 +25,16 @@ public abstract class Strategy : IDisposable
     /// </summary>
     internal virtual IEnumerable<ProcessGroup> Peers => [];
 
-    /// <summary>Makes the ranks' models one: called once, before the first step. A second call with the same model does nothing.</summary>
+    /// <summary>
+    /// Whether this is the one rank of all that is to print and to write files: <see cref="Rank"/> 0 and, where ranks divide a model, the
+    /// first of them.
+    /// </summary>
+    public virtual bool IsFirst => Rank == 0;
+
+    /// <summary>
+    /// Makes the ranks' models one: called before the first step. A later call with the same model, as at the beginning of each fit, takes
+    /// in what has changed since: which parameters are trained. Every rank calls it.
+    /// </summary>
     public abstract void Attach(nn.Module model);
 
     /// <summary>
@@ -40,15 +49,24 @@ public abstract class Strategy : IDisposable
     /// </summary>
     protected internal virtual bool ForwardIsCollective => false;
 
-    /// <summary>The parameters that this rank's optimizer is to update; after <see cref="Attach"/>.</summary>
+    /// <summary>The parameters that this rank's optimizer is to update, each once; after <see cref="Attach"/>.</summary>
     public virtual IReadOnlyList<Parameter> OptimizedParameters(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
-        return [.. model.parameters().Where(static parameter => parameter.requires_grad)];
+        return ModelParameters.Trainable(model);
     }
 
     /// <summary>What computes the loss of the model's outputs once it is attached: where ranks hold parts of the outputs, another function with the same value.</summary>
     protected internal virtual Func<Tensor, Tensor, Tensor> LossOf(Func<Tensor, Tensor, Tensor> loss) => loss;
+
+    /// <summary>The same for a loss that tells its weight.</summary>
+    protected internal virtual Func<Tensor, Tensor, LossSum> LossOf(Func<Tensor, Tensor, LossSum> loss) => loss;
+
+    /// <summary>
+    /// Whether <see cref="ComputeGradients"/> tells the weight of the loss (<see cref="StepOutcome.Weight"/>); without, a
+    /// <see cref="Trainer"/> takes no <see cref="LossSum"/>.
+    /// </summary>
+    protected internal virtual bool TakesLossSums => false;
 
     /// <summary>Runs the attached model; null where another rank has the output.</summary>
     protected internal virtual Tensor? Predict(nn.Module<Tensor, Tensor> model, Tensor features)
@@ -108,8 +126,12 @@ public abstract class Strategy : IDisposable
     /// <summary>After the last step of a fit: the model takes its final parameters, the same on every rank.</summary>
     protected internal virtual void Complete() { }
 
-    /// <summary>Makes state that the optimizer does not touch (running statistics) the same on all ranks.</summary>
-    protected internal virtual void SynchronizeBuffers() { }
+    /// <summary>
+    /// Makes the attached model's buffers, which the optimizer does not touch (running statistics), the same on all ranks: those of rank 0.
+    /// Collective. A <see cref="Trainer"/> does so at the end of each fit and before an evaluation; in a loop of one's own, call it before
+    /// the model is measured or saved.
+    /// </summary>
+    public virtual void SynchronizeBuffers() { }
 
     /// <summary>
     /// Replaces each value by its sum over the global batch's parts: ranks of one part that hold the same model count once, and
@@ -126,6 +148,18 @@ public abstract class Strategy : IDisposable
         ArgumentNullException.ThrowIfNull(model);
         return model.named_parameters().Select(static entry => (entry.name, (Tensor)entry.parameter));
     }
+
+    /// <summary>
+    /// <see cref="FullParameters"/>, and after them the model's buffers that are part of its state, such as running statistics: what
+    /// <see cref="Checkpointing.SafeTensors"/> is to write. Collective.
+    /// </summary>
+    public IEnumerable<(string Name, Tensor Value)> FullState(nn.Module model)
+    {
+        ArgumentNullException.ThrowIfNull(model);
+        return FullParameters(model).Concat(FullBuffers(model));
+    }
+
+    private protected virtual IEnumerable<(string Name, Tensor Value)> FullBuffers(nn.Module model) => model.named_buffers();
 
     /// <summary>Every rank's <paramref name="values"/>, in order of rank, without ranks that were lost where the strategy outlives them. All ranks call it, with equally many.</summary>
     public virtual double[][] Gather(ReadOnlySpan<double> values)
@@ -154,6 +188,9 @@ public abstract class Strategy : IDisposable
 public readonly record struct SampleRange(int Start, int Count, int GlobalBatchSize);
 
 /// <summary>What a step found, the same on every rank.</summary>
-/// <param name="Loss">The mean loss over the global batch, before the update.</param>
+/// <param name="Loss">
+/// The mean loss over the global batch, before the update; with a <see cref="LossSum"/>, the sum divided by the number of samples.
+/// </param>
 /// <param name="Stop">Whether any rank asked to stop.</param>
-public readonly record struct StepOutcome(float Loss, bool Stop);
+/// <param name="Weight">The weight of the global batch's loss, divided by its number of samples. 1 for a mean over samples.</param>
+public readonly record struct StepOutcome(float Loss, bool Stop, float Weight = 1);

@@ -15,7 +15,7 @@ namespace Skein.Training;
 /// </summary>
 /// <remarks>
 /// The optimizer is made by the <see cref="Trainer"/>. Where the plan has a <see cref="TensorParallelKind.Head"/>, the loss has to be
-/// the mean cross-entropy over positions: it is computed from the parts of the logits, and the function that the trainer was given is not called
+/// the cross-entropy over positions whose label is not -100, their mean or a <see cref="LossSum"/>: it is computed from the parts of the logits, and the function that the trainer was given is not called
 /// for them. All ranks of a tensor group have to draw the same random numbers if the model has dropout. Not thread-safe.
 /// </remarks>
 public sealed class TensorParallel : ReplicaStrategy
@@ -66,6 +66,9 @@ public sealed class TensorParallel : ReplicaStrategy
     public override int WorldSize => inner.WorldSize;
 
     /// <inheritdoc/>
+    public override bool IsFirst => group.Rank == 0 && inner.IsFirst;
+
+    /// <inheritdoc/>
     protected internal override bool DividesParameters => true;
 
     /// <inheritdoc/>
@@ -83,13 +86,15 @@ public sealed class TensorParallel : ReplicaStrategy
     public override void Attach(nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
-        if (ReferenceEquals(this.model, model)) return;
-        if (this.model is not null) throw new InvalidOperationException("another model is attached already; use one TensorParallel for each model");
+        if (this.model is not null && !ReferenceEquals(this.model, model)) throw new InvalidOperationException("another model is attached already; use one TensorParallel for each model");
         PartitionedModel parts = partitioned ?? Partition(model);
-        trainable = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
         inner.Attach(model);
         optimized = inner.OptimizedParameters(model);
-        if (OptimizesPieces) pause = inner.NoSync();
+        Parameter[] trained = ModelParameters.Trainable(model);
+        if (this.model is not null && trained.SequenceEqual(trainable, ModelParameters.Identity)) return;
+        trainable = trained;
+        if (OptimizesPieces) pause ??= inner.NoSync();
+        replicated?.Dispose();
         replicated = new ReplicatedGradients(collectives, trainable.Zip(OptimizesPieces ? trainable : optimized)
             .Where(pair => !parts.IsDivided(pair.First))
             .Select(pair => (pair.Second, parts.IsSliced(pair.First))));
@@ -112,10 +117,13 @@ public sealed class TensorParallel : ReplicaStrategy
     /// <inheritdoc/>
     public override IDisposable NoSync() => inner.NoSync();
 
+    internal override void BeginLastBackward() => inner.BeginLastBackward();
+
     /// <inheritdoc/>
     protected internal override StepOutcome ComputeGradients(StepBatch batch)
     {
         ArgumentNullException.ThrowIfNull(batch);
+        BeginStep();
         float loss = batch.RunBackward(
             LossScale,
             (part, last) =>
@@ -124,7 +132,7 @@ public sealed class TensorParallel : ReplicaStrategy
                 failure.ThrowIfAny();
             },
             PassesOf(batch));
-        return Synchronize(loss, batch.StopRequested);
+        return Synchronize(batch.Outcome(loss));
     }
 
     /// <inheritdoc/>
@@ -139,7 +147,20 @@ public sealed class TensorParallel : ReplicaStrategy
         Func<Tensor, Tensor, Tensor> whole = inner.LossOf(loss);
         if (partitioned?.Vocabulary is not { } vocabulary) return whole;
         // Gathered outputs come from Predict.
-        return (output, labels) => output.shape[^1] == vocabulary ? whole(output, labels) : ParallelCrossEntropy.Compute(region, output, labels, vocabulary);
+        return (output, labels) => output.shape[^1] == vocabulary ? whole(output, labels) : ParallelCrossEntropy.Compute(region, output, labels, vocabulary).Loss;
+    }
+
+    /// <inheritdoc/>
+    protected internal override Func<Tensor, Tensor, LossSum> LossOf(Func<Tensor, Tensor, LossSum> loss)
+    {
+        Func<Tensor, Tensor, LossSum> whole = inner.LossOf(loss);
+        if (partitioned?.Vocabulary is not { } vocabulary) return whole;
+        return (output, labels) =>
+        {
+            if (output.shape[^1] == vocabulary) return whole(output, labels);
+            (Tensor sum, long count) = ParallelCrossEntropy.Compute(region, output, labels, vocabulary, average: false);
+            return new LossSum(sum, count);
+        };
     }
 
     /// <summary>Runs the attached model: this rank's part of the logits where they are divided, all of them if they are [n, classes].</summary>
@@ -168,7 +189,7 @@ public sealed class TensorParallel : ReplicaStrategy
     protected internal override void Complete() => inner.Complete();
 
     /// <inheritdoc/>
-    protected internal override void SynchronizeBuffers()
+    public override void SynchronizeBuffers()
     {
         inner.SynchronizeBuffers();
         if (group.WorldSize > 1) Replicas.Broadcast(group, model!.buffers());
@@ -224,21 +245,21 @@ public sealed class TensorParallel : ReplicaStrategy
     // Sums over the two dimensions may come in either order. After the inner strategy where that leaves gradients of parameters: it may
     // overlap its communication with the backward pass, and has them before. Any rank's wish to stop is known to its copies by then, and
     // here to the ranks of each.
-    private protected override StepOutcome Agree(float loss, bool stop)
+    private protected override StepOutcome Agree(StepOutcome own)
     {
         if (model is null) throw new InvalidOperationException("no model is attached; call Attach before the first step");
         failure.ThrowIfAny();
         StepOutcome outcome;
         if (pause is null)
         {
-            outcome = inner.Synchronize(loss, stop);
+            outcome = inner.Synchronize(own);
             SynchronizeReplicated();
         }
         else
         {
             SynchronizeReplicated();
             pause.Dispose();
-            outcome = inner.Synchronize(loss, stop);
+            outcome = inner.Synchronize(own);
             pause = inner.NoSync();
         }
 

@@ -2,8 +2,8 @@ namespace Skein.Training;
 
 /// <summary>What one optimizer step did; handed to <see cref="Trainer.StepCompleted"/> on the training thread.</summary>
 /// <param name="Step">The number of steps done in this fit, this one included.</param>
-/// <param name="Epoch">The epoch, from 0.</param>
-/// <param name="Loss">The mean loss over the global batch, before the update.</param>
+/// <param name="Epoch">The epoch, from 0, counted over all fits of the trainer.</param>
+/// <param name="Loss">The mean loss over the global batch, before the update; 0 where nothing in it had a weight, so that nothing was updated.</param>
 /// <param name="Samples">The size of the global batch.</param>
 /// <param name="LearningRate">The first parameter group's learning rate.</param>
 /// <param name="GradientNorm">The gradients' norm before clipping; null when they are not clipped.</param>
@@ -47,7 +47,17 @@ public sealed record TrainingReport
 }
 
 /// <summary>What an evaluation found, over all ranks.</summary>
-/// <param name="Loss">The mean loss per sample.</param>
-/// <param name="Accuracy">The share of samples whose largest output is their label; null when labels are not class numbers.</param>
+/// <param name="Loss">The mean loss per sample, or per unit of weight of a <see cref="LossSum"/>; NaN if all of it has none.</param>
+/// <param name="Accuracy">The share of samples with a label from 0 whose largest output it is; null when labels are not class numbers.</param>
 /// <param name="Samples">The number of samples.</param>
 public sealed record EvaluationReport(double Loss, double? Accuracy, long Samples);
+
+/// <summary>A fit was cancelled. Its report tells what had been done by then.</summary>
+public sealed class TrainingCanceledException : OperationCanceledException
+{
+    internal TrainingCanceledException(string message, TrainingReport report, CancellationToken cancellationToken)
+        : base(message, cancellationToken) => Report = report;
+
+    /// <summary>What the fit did before it was cancelled.</summary>
+    public TrainingReport Report { get; }
+}

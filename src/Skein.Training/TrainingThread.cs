@@ -8,7 +8,7 @@ internal static class TrainingThread
     // LibTorch's backward pass recurses in places; the main thread's usual size is what it is tested with.
     private const int StackBytes = 8 << 20;
 
-    public static Task<T> Run<T>(string name, Func<T> body)
+    public static async Task<T> Run<T>(string name, Func<T> body)
     {
         var completion = new TaskCompletionSource<T>(TaskCreationOptions.RunContinuationsAsynchronously);
         var thread = new Thread(
@@ -21,10 +21,6 @@ internal static class TrainingThread
                     NativePages.TrimHeap();
                     completion.SetResult(result);
                 }
-                catch (OperationCanceledException cancelled)
-                {
-                    completion.SetCanceled(cancelled.CancellationToken);
-                }
                 catch (Exception error)
                 {
                     completion.SetException(error);
@@ -36,6 +32,7 @@ internal static class TrainingThread
             IsBackground = true,
         };
         thread.Start();
-        return completion.Task;
+        // An OperationCanceledException makes this method's task a cancelled one, and stays what it is for who awaits it.
+        return await completion.Task.ConfigureAwait(false);
     }
 }

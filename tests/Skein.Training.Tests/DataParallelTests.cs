@@ -208,6 +208,50 @@ public class DataParallelTests
         Assert.All(present, static rank => Assert.Equal([true, true, true, true, false, false], rank));
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(null)]
+    public async Task Unless_overlap_is_asked_for_two_models_may_take_turns_with_backward_passes_through_both(bool? overlap)
+    {
+        float[][] expected = await RankThreads.Run(1, group => Play(group, null));
+        float[][] actual = await RankThreads.Run(2, group => Play(group, overlap));
+        Models.AssertClose(expected[0], actual[0], 1e-5, 1e-6);
+        Assert.Equal(actual[0], actual[1]);
+
+        // A generator against a discriminator, whose gradients of the first pass are dropped.
+        static float[] Play(Collectives.ProcessGroup group, bool? overlap)
+        {
+            var options = new DataParallelOptions { BucketBytes = 64, FirstBucketBytes = 64, Overlap = overlap };
+            using nn.Module<Tensor, Tensor> generator = Models.Seeded(1, static () => nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 8)));
+            using nn.Module<Tensor, Tensor> discriminator = Models.Seeded(2, static () => nn.Sequential(nn.Linear(8, 16), nn.LeakyReLU(0.2), nn.Linear(16, 1)));
+            using var first = new DataParallel(group, options);
+            using var second = new DataParallel(group, options);
+            first.Attach(generator);
+            second.Attach(discriminator);
+            using var generatorOptimizer = optim.SGD(generator.parameters(), 0.05);
+            using var discriminatorOptimizer = optim.SGD(discriminator.parameters(), 0.05);
+            using var random = new Generator(9, CPU);
+            int count = 8 / group.WorldSize;
+            for (int step = 0; step < 5; step++)
+            {
+                using var scope = NewDisposeScope();
+                Tensor noise = randn([8, 4], generator: random).narrow(0, group.Rank * count, count), real = randn([8, 8], generator: random).narrow(0, group.Rank * count, count) + 2;
+                generatorOptimizer.zero_grad();
+                Tensor fake = generator.call(noise);
+                nn.functional.binary_cross_entropy_with_logits(discriminator.call(fake), ones(count, 1)).backward();
+                first.SynchronizeGradients();
+                generatorOptimizer.step();
+                discriminatorOptimizer.zero_grad();
+                (nn.functional.binary_cross_entropy_with_logits(discriminator.call(real), ones(count, 1))
+                    + nn.functional.binary_cross_entropy_with_logits(discriminator.call(fake.detach()), zeros(count, 1))).backward();
+                second.SynchronizeGradients();
+                discriminatorOptimizer.step();
+            }
+
+            return [.. Models.Parameters(generator), .. Models.Parameters(discriminator)];
+        }
+    }
+
     [Fact]
     public async Task Backward_twice_without_NoSync_is_an_error_that_names_the_parameter()
     {

@@ -11,14 +11,15 @@ internal static class ParameterChecksum
     /// <summary>The fingerprint, after a check that all ranks have the same. All ranks call it.</summary>
     /// <param name="strategy">Whose ranks have the model, or parts of it.</param>
     /// <param name="model">The trained model.</param>
-    /// <param name="file">Where this rank writes the parameters on the way; null: nowhere.</param>
+    /// <param name="file">Where this rank writes the parameters and buffers on the way; null: nowhere.</param>
     /// <exception cref="InvalidOperationException">The ranks' parameters differ.</exception>
     public static string Agree(Strategy strategy, nn.Module model, string? file)
     {
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        IEnumerable<(string Name, Tensor Value)> parameters = Read(strategy.FullParameters(model), hash);
-        if (file is null) foreach (var _ in parameters) { }
-        else SafeTensors.Write(file, parameters);
+        HashSet<string> hashed = [.. model.named_parameters().Select(static entry => entry.name)];
+        IEnumerable<(string Name, Tensor Value)> state = Read(strategy.FullState(model), hashed, hash);
+        if (file is null) foreach (var _ in state) { }
+        else SafeTensors.Write(file, state);
 
         byte[] mine = hash.GetHashAndReset();
         double[] numbers = [.. mine.Select(static value => (double)value)];
@@ -31,12 +32,16 @@ internal static class ParameterChecksum
         return Convert.ToHexStringLower(mine);
     }
 
-    private static IEnumerable<(string Name, Tensor Value)> Read(IEnumerable<(string Name, Tensor Value)> parameters, IncrementalHash hash)
+    private static IEnumerable<(string Name, Tensor Value)> Read(IEnumerable<(string Name, Tensor Value)> state, HashSet<string> hashed, IncrementalHash hash)
     {
-        // TorchSharp lists parameters in the order of state_dict, which has the buffers besides.
-        foreach ((string name, Tensor value) in parameters)
+        // TorchSharp lists parameters in the order of state_dict.
+        foreach ((string name, Tensor value) in state)
         {
-            using (NewDisposeScope()) hash.AppendData(value.detach().to(float32).cpu().contiguous().bytes);
+            using (NewDisposeScope())
+            {
+                if (hashed.Contains(name)) hash.AppendData(value.detach().to(float32).cpu().contiguous().bytes);
+            }
+
             yield return (name, value);
         }
     }

@@ -1,19 +1,18 @@
 using System.Buffers.Binary;
 using System.Text.Json;
-using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace Skein.Training.Checkpointing;
 
 /// <summary>
-/// Tensors in a file that other frameworks read as well: the format <c>safetensors</c>, here with float32 values. Eight bytes with the
-/// length of a header, the header in JSON, then the values, all little-endian. One tensor at a time is in memory.
+/// Tensors in a file that other frameworks read as well: the format <c>safetensors</c>, here with values in float32, or, of those that have
+/// no fractions, in their own type. Eight bytes with the length of a header, the header in JSON, then the values, all little-endian. One tensor at a time is in memory.
 /// </summary>
 public static class SafeTensors
 {
     /// <summary>
     /// Writes the file; after a crash it is whole or as before. The tensors are enumerated once, and each is done with before the next is
-    /// asked for; other element types become float32.
+    /// asked for; other floating-point types become float32.
     /// </summary>
     /// <exception cref="ArgumentException">Two have the same name.</exception>
     public static void Write(string path, IEnumerable<(string Name, Tensor Value)> tensors)
@@ -39,31 +38,38 @@ public static class SafeTensors
     }
 
     /// <summary>The tensors of a file in the order of their values, each read when it is asked for, on the CPU. The caller owns them.</summary>
-    /// <exception cref="InvalidDataException">The file is damaged, or holds something other than float32; says what.</exception>
+    /// <exception cref="InvalidDataException">The file is damaged, or holds an element type that is not written here; says what.</exception>
     public static IEnumerable<(string Name, Tensor Value)> Read(string path)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         return ReadValues(path);
     }
 
-    /// <summary>Copies the values of a file into the parameters of <paramref name="model"/>, whatever their device and element type.</summary>
+    /// <summary>
+    /// Copies the values of a file into the parameters and buffers of <paramref name="model"/>, whatever their device and element type. A file
+    /// without any of the buffers, of <see cref="Strategy.FullParameters"/>, leaves these as they are.
+    /// </summary>
     /// <exception cref="InvalidDataException">The file is damaged, or its tensors are not the model's: a name or shape differs.</exception>
     public static void Load(string path, nn.Module model)
     {
         ArgumentNullException.ThrowIfNull(model);
         using var noGradient = no_grad();
-        Dictionary<string, Parameter> missing = model.named_parameters().ToDictionary(static entry => entry.name, static entry => entry.parameter);
+        Dictionary<string, Tensor> missing = model.named_parameters().ToDictionary(static entry => entry.name, static entry => (Tensor)entry.parameter);
+        Dictionary<string, Tensor> buffers = model.named_buffers().ToDictionary(static entry => entry.name, static entry => entry.buffer);
+        int buffersFound = 0;
         foreach ((string name, Tensor value) in Read(path))
         {
             using (value)
             {
-                if (!missing.Remove(name, out Parameter? parameter)) throw new InvalidDataException($"{path} holds {name}, which the model has not");
-                if (!parameter.shape.SequenceEqual(value.shape)) throw new InvalidDataException($"{path} holds {name} of shape [{string.Join(", ", value.shape)}], but the model's is [{string.Join(", ", parameter.shape)}]");
-                parameter.copy_(value);
+                if (buffers.Remove(name, out Tensor? tensor)) buffersFound++;
+                else if (!missing.Remove(name, out tensor)) throw new InvalidDataException($"{path} holds {name}, which the model has not");
+                if (!tensor.shape.SequenceEqual(value.shape)) throw new InvalidDataException($"{path} holds {name} of shape [{string.Join(", ", value.shape)}], but the model's is [{string.Join(", ", tensor.shape)}]");
+                tensor.copy_(value);
             }
         }
 
-        if (missing.Count > 0) throw new InvalidDataException($"{path} lacks {missing.Keys.First()}");
+        if (buffersFound == 0) buffers.Clear();
+        if (missing.Keys.Concat(buffers.Keys).FirstOrDefault() is { } lacking) throw new InvalidDataException($"{path} lacks {lacking}");
     }
 
     private static IEnumerable<SafeTensor> WriteValues(FileStream values, IEnumerable<(string Name, Tensor Value)> tensors)
@@ -71,13 +77,14 @@ public static class SafeTensors
         foreach ((string name, Tensor value) in tensors)
         {
             long begin = values.Position;
+            ScalarType type = value.is_floating_point() ? ScalarType.Float32 : value.dtype;
             using (var scope = NewDisposeScope())
             {
                 // A view has its base's order in memory, and a Parameter its graph.
-                values.Write(value.detach().to(float32).cpu().contiguous().bytes);
+                values.Write(value.detach().to(type).cpu().contiguous().bytes);
             }
 
-            yield return new SafeTensor(name, value.shape, begin, values.Position);
+            yield return new SafeTensor(name, type, value.shape, begin, values.Position);
         }
     }
 
@@ -88,7 +95,7 @@ public static class SafeTensors
         foreach (SafeTensor tensor in tensors)
         {
             file.Position = origin + tensor.Begin;
-            Tensor value = empty(tensor.Shape, float32);
+            Tensor value = empty(tensor.Shape, tensor.Type);
             file.ReadExactly(value.bytes);
             yield return (tensor.Name, value);
         }

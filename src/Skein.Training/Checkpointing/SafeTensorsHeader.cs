@@ -1,10 +1,12 @@
 using System.Buffers;
 using System.Text.Json;
+using TorchSharp;
+using static TorchSharp.torch;
 
 namespace Skein.Training.Checkpointing;
 
 /// <summary>A tensor of a file: its values are the bytes from <paramref name="Begin"/> to before <paramref name="End"/> after the header.</summary>
-internal sealed record SafeTensor(string Name, long[] Shape, long Begin, long End);
+internal sealed record SafeTensor(string Name, ScalarType Type, long[] Shape, long Begin, long End);
 
 /// <summary>The header of <see cref="SafeTensors"/>: a JSON object with each tensor's element type, shape and place.</summary>
 internal static class SafeTensorsHeader
@@ -13,7 +15,17 @@ internal static class SafeTensorsHeader
     internal const int Longest = 100_000_000;
 
     private const string Metadata = "__metadata__";
-    private const string ElementType = "F32";
+
+    private static readonly Dictionary<ScalarType, string> Types = new()
+    {
+        [ScalarType.Float32] = "F32",
+        [ScalarType.Int64] = "I64",
+        [ScalarType.Int32] = "I32",
+        [ScalarType.Int16] = "I16",
+        [ScalarType.Int8] = "I8",
+        [ScalarType.Byte] = "U8",
+        [ScalarType.Bool] = "BOOL",
+    };
 
     /// <exception cref="ArgumentException">Two tensors have the same name.</exception>
     internal static byte[] Write(IEnumerable<SafeTensor> tensors)
@@ -27,7 +39,7 @@ internal static class SafeTensorsHeader
             {
                 if (tensor.Name == Metadata || !names.Add(tensor.Name)) throw new ArgumentException($"two tensors are called {tensor.Name}, or the format keeps that name");
                 json.WriteStartObject(tensor.Name);
-                json.WriteString("dtype", ElementType);
+                json.WriteString("dtype", Types.GetValueOrDefault(tensor.Type) ?? throw new ArgumentException($"{tensor.Name} is {tensor.Type}, which cannot be written"));
                 WriteNumbers(json, "shape", tensor.Shape);
                 WriteNumbers(json, "data_offsets", [tensor.Begin, tensor.End]);
                 json.WriteEndObject();
@@ -64,16 +76,17 @@ internal static class SafeTensorsHeader
     private static SafeTensor Parse(JsonProperty entry)
     {
         string? type = Member(entry, "dtype", JsonValueKind.String).GetString();
-        if (type != ElementType) throw new InvalidDataException($"{entry.Name} has elements of type {type}; only {ElementType} is read");
+        if (!Types.ContainsValue(type!)) throw new InvalidDataException($"{entry.Name} has elements of type {type}; only {string.Join(", ", Types.Values)} are read");
+        ScalarType elements = Types.First(known => known.Value == type).Key;
         long[] shape = Numbers(entry, "shape");
         if (Numbers(entry, "data_offsets") is not [var begin, var end] || end < begin) throw new InvalidDataException($"the place of {entry.Name} is not from one byte to another");
-        return end - begin == Bytes(shape) ? new SafeTensor(entry.Name, shape, begin, end) : throw new InvalidDataException($"{entry.Name} of shape [{string.Join(", ", shape)}] does not take {end - begin} bytes");
+        return end - begin == Bytes(shape, elements) ? new SafeTensor(entry.Name, elements, shape, begin, end) : throw new InvalidDataException($"{entry.Name} of shape [{string.Join(", ", shape)}] does not take {end - begin} bytes");
     }
 
     // Null when no file is as long.
-    private static long? Bytes(long[] shape)
+    private static long? Bytes(long[] shape, ScalarType type)
     {
-        Int128 bytes = sizeof(float);
+        Int128 bytes = type.ElementSize();
         // LibTorch multiplies the lengths of an empty tensor too.
         foreach (long length in shape.Where(static length => length > 0))
         {

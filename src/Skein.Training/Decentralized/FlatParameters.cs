@@ -10,15 +10,16 @@ internal sealed class FlatParameters
 {
     private readonly Parameter[] parameters;
 
-    /// <exception cref="ArgumentException">Nothing in the model is trained.</exception>
     public FlatParameters(nn.Module model)
     {
-        parameters = [.. model.parameters().Where(static parameter => parameter.requires_grad)];
-        if (parameters.Length == 0) throw new ArgumentException("the model has no parameter that requires a gradient", nameof(model));
+        parameters = ModelParameters.Trainable(model);
         Length = checked((int)parameters.Sum(static parameter => parameter.numel()));
     }
 
     public int Length { get; }
+
+    /// <summary>Whether it is still these parameters that are trained.</summary>
+    public bool AreThoseOf(nn.Module model) => ModelParameters.Trainable(model).SequenceEqual(parameters, ModelParameters.Identity);
 
     /// <summary>A vector that neither moves nor is collected while it is referenced, as <see cref="Read"/> and <see cref="Write"/> need.</summary>
     public float[] NewVector() => GC.AllocateArray<float>(Length, pinned: true);

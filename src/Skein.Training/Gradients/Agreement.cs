@@ -12,4 +12,12 @@ internal static class Agreement
         group.AllReduce(all, ReduceOperation.Min);
         return all[0] != 0;
     }
+
+    /// <summary>The mean of the ranks' losses and weights, and whether any wants to stop. Collective.</summary>
+    public static StepOutcome Average(ProcessGroup group, StepOutcome own)
+    {
+        Span<float> scalars = [own.Loss, own.Weight, own.Stop ? 1 : 0];
+        group.AllReduce(scalars, ReduceOperation.Average);
+        return new StepOutcome(scalars[0], scalars[2] > 0, scalars[1]);
+    }
 }

@@ -1,4 +1,5 @@
 using System.Runtime.ExceptionServices;
+using static TorchSharp.torch;
 
 namespace Skein.Training.Gradients;
 
@@ -9,6 +10,10 @@ namespace Skein.Training.Gradients;
 internal sealed class BackwardFailure
 {
     private Exception? first;
+
+    /// <summary>Those of a model's modules, each once.</summary>
+    public static IReadOnlyList<BackwardFailure> Of(nn.Module model) =>
+        [.. model.modules().Prepend(model).OfType<IRunsInBackward>().Select(static module => module.Failure).Distinct()];
 
     /// <summary>Runs a piece of a backward pass.</summary>
     /// <returns>Whether it ended well; if not, what it was to compute is missing.</returns>
@@ -32,4 +37,11 @@ internal sealed class BackwardFailure
     {
         if (first is not null) ExceptionDispatchInfo.Throw(first);
     }
+}
+
+/// <summary>A module with code of its own in backward passes, whose errors are to be looked for after them.</summary>
+internal interface IRunsInBackward
+{
+    /// <summary>Where they are kept.</summary>
+    BackwardFailure Failure { get; }
 }

@@ -33,21 +33,21 @@ internal sealed class BackwardObserver : IDisposable
         this.reached = reached;
         nn.Module[] modules = [.. model.named_modules().Select(static entry => entry.module).Append(model).Distinct(ReferenceEqualityComparer.Instance).Cast<nn.Module>()];
         firstCall = new int[modules.Length];
-        var ownersOf = new Dictionary<nint, List<int>>();
+        var ownersOf = new Dictionary<Tensor, List<int>>(ModelParameters.Identity);
         for (int i = 0; i < modules.Length; i++)
         {
             foreach ((_, var parameter) in modules[i].named_parameters(recurse: false))
             {
-                if (!ownersOf.TryGetValue(parameter.Handle, out List<int>? list)) ownersOf[parameter.Handle] = list = [];
+                if (!ownersOf.TryGetValue(parameter, out List<int>? list)) ownersOf[parameter] = list = [];
                 list.Add(i);
             }
         }
 
         owners = [.. buckets.Select(bucket => bucket.Parameters
-            .SelectMany(parameter => ownersOf.GetValueOrDefault(parameter.Parameter.Handle, [])).Distinct().ToArray())];
+            .SelectMany(parameter => ownersOf.GetValueOrDefault(parameter.Parameter, [])).Distinct().ToArray())];
         HashSet<int> tracked = [.. owners.SelectMany(static list => list)];
         // The module whose backward comes last in a bucket; the last bucket is sent after the pass in any case.
-        HashSet<int> boundaries = [.. buckets.SkipLast(1).SelectMany(bucket => ownersOf.GetValueOrDefault(bucket.Parameters[^1].Parameter.Handle, []))];
+        HashSet<int> boundaries = [.. buckets.SkipLast(1).SelectMany(bucket => ownersOf.GetValueOrDefault(bucket.Parameters[^1].Parameter, []))];
         // A module with children may change its input in place, which the identity's output does not allow.
         foreach (int index in tracked) Hook(modules[index], index, boundaries.Contains(index) && !modules[index].children().Any());
         Reset();

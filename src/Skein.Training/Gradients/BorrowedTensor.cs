@@ -21,10 +21,16 @@ internal static unsafe class BorrowedTensor
     /// <summary>The address of the first element, on whichever device it is.</summary>
     public static nint Address(Tensor tensor) => THSTensor_data(tensor.Handle);
 
+    /// <summary>The address of the memory that it is a view of; 0 where there is none.</summary>
+    public static nint StorageAddress(Tensor tensor) => THSStorage_data_ptr(tensor.Handle);
+
     [DllImport("LibTorchSharp")]
     private static extern nint THSTensor_new(
         nint data, nint deleter, long* sizes, int dimensions, sbyte scalarType, sbyte dtype, int deviceType, int deviceIndex, byte requiresGradient);
 
     [DllImport("LibTorchSharp")]
     private static extern nint THSTensor_data(nint tensor);
+
+    [DllImport("LibTorchSharp")]
+    private static extern nint THSStorage_data_ptr(nint tensor);
 }

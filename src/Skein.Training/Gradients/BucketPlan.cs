@@ -14,11 +14,9 @@ internal static class BucketPlan
     {
         var plan = new List<IReadOnlyList<NamedParameter>>();
         var open = new Dictionary<(ScalarType, string, CompressionSpec?), (List<NamedParameter> Members, long Bytes)>();
-        foreach ((string name, var parameter) in model.named_parameters().Reverse())
+        foreach (NamedParameter entry in ModelParameters.Of(model).Reverse().Where(static entry => entry.Parameter.requires_grad))
         {
-            if (!parameter.requires_grad) continue;
-            var entry = new NamedParameter(name, parameter);
-            (ScalarType, string, CompressionSpec?) kind = (parameter.dtype, parameter.device.ToString(), options.Compression?.Rules.Of(name));
+            (ScalarType, string, CompressionSpec?) kind = (entry.Parameter.dtype, entry.Parameter.device.ToString(), options.Compression?.Rules.Of(entry.Name));
             int limit = smallFirst && plan.Count == 0 ? Math.Min(options.FirstBucketBytes, options.BucketBytes) : options.BucketBytes;
             (List<NamedParameter> members, long bytes) = open.GetValueOrDefault(kind, ([], 0));
             if (members.Count > 0 && bytes + entry.Bytes > limit)

@@ -35,7 +35,7 @@ internal sealed class CompressedBucket : GradientBucket
         this.inOrder = inOrder;
         buffer = group.AllocateShared<float>(FlagsOffset);
         buffer.GetSpan().Clear();
-        tail = new float[parameters.Count + 3];
+        tail = new float[parameters.Count + Scalars + 1];
         used = new bool[parameters.Count];
         host = BorrowedTensor.Create(buffer.Pointer, FlagsOffset, ScalarType.Float32);
         if (first.device_type != DeviceType.CPU) onDevice = zeros(FlagsOffset, ScalarType.Float32, first.device).DetachFromDisposeScope();

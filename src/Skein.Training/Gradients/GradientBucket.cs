@@ -8,10 +8,13 @@ namespace Skein.Training.Gradients;
 /// <summary>
 /// Gradients of several parameters of one element type and device, in one piece of memory that a single all-reduce
 /// averages. Behind them come a few more elements that travel along: for each parameter whether this rank has a
-/// gradient for it, then two scalars of the step (see <see cref="SetScalars"/>).
+/// gradient for it, then what the step has found (see <see cref="SetScalars"/>).
 /// </summary>
 internal abstract class GradientBucket : IDisposable
 {
+    /// <summary>The elements that <see cref="SetScalars"/> takes.</summary>
+    private protected const int Scalars = 3;
+
     // Every gradient starts on a cache line, whatever the element type.
     private const int CacheLine = 64;
 
@@ -65,15 +68,12 @@ internal abstract class GradientBucket : IDisposable
         };
     }
 
-    /// <summary>Sets the two scalars to be averaged with the gradients; before <see cref="AllReduce"/>.</summary>
-    public void SetScalars(float first, float second)
-    {
-        this[scalarsOffset] = first;
-        this[scalarsOffset + 1] = second;
-    }
+    /// <summary>Sets what is averaged with the gradients; before <see cref="AllReduce"/>.</summary>
+    public void SetScalars(StepOutcome own) =>
+        (this[scalarsOffset], this[scalarsOffset + 1], this[scalarsOffset + 2]) = (own.Loss, own.Weight, own.Stop ? 1 : 0);
 
-    /// <summary>The averaged scalars; after <see cref="Wait"/>.</summary>
-    public (float First, float Second) GetScalars() => (this[scalarsOffset], this[scalarsOffset + 1]);
+    /// <summary>The averages, and whether any rank wants to stop; after <see cref="Wait"/>.</summary>
+    public StepOutcome GetScalars() => new(this[scalarsOffset], this[scalarsOffset + 2] > 0, this[scalarsOffset + 1]);
 
     /// <summary>Moves the parameters' gradients into the bucket.</summary>
     public void Take()
@@ -133,7 +133,7 @@ internal abstract class GradientBucket : IDisposable
             this.group = group;
             this.read = read;
             this.write = write;
-            buffer = group.AllocateShared<T>(FlagsOffset + parameters.Count + 2);
+            buffer = group.AllocateShared<T>(FlagsOffset + parameters.Count + Scalars);
             host = BorrowedTensor.Create(buffer.Pointer, FlagsOffset, first.dtype);
             if (first.device_type != DeviceType.CPU) onDevice = empty(FlagsOffset, first.dtype, first.device).DetachFromDisposeScope();
             PlaceSlots(onDevice ?? host);

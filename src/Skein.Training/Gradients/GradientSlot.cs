@@ -32,8 +32,17 @@ internal sealed class GradientSlot : IDisposable
             return false;
         }
 
-        // A loop that zeroes gradients in place makes the backward pass add to the bucket itself: nothing to move then.
-        if (BorrowedTensor.Address(gradient) != address) view.copy_(gradient);
+        if (gradient.is_sparse)
+        {
+            using Tensor dense = gradient.to_dense();
+            view.copy_(dense);
+        }
+        else if (BorrowedTensor.Address(gradient) != address)
+        {
+            // A loop that zeroes gradients in place makes the backward pass add to the bucket itself: nothing to move then.
+            view.copy_(gradient);
+        }
+
         parameter.grad = null;
         return true;
     }

@@ -45,10 +45,10 @@ internal sealed class ParameterFragment : IDisposable
         {
             places.Add(ParameterPlace.Of(offset, parameter.shape));
             views.Add((View(difference, parameter, offset), View(anchor, parameter, offset)));
-            views[^1].Anchor.copy_(parameter);
             offset += parameter.numel();
         }
 
+        TakeAnchor();
         if (compression is not null) Compressed = new CompressedAverage(group, compression.Rules.Common, compression, places, length, index);
     }
 
@@ -57,6 +57,12 @@ internal sealed class ParameterFragment : IDisposable
 
     /// <summary>Whether this rank's optimizer has made a step since the last meeting.</summary>
     public bool HasStepped { get; set; }
+    /// <summary>Makes the parameters' present values, equal on all ranks, the anchor.</summary>
+    public void TakeAnchor()
+    {
+        using var noGradient = no_grad();
+        for (int i = 0; i < views.Count; i++) views[i].Anchor.copy_(parameters[i]);
+    }
 
     /// <summary>
     /// Moves the anchor by the ranks' mean difference to it, as Nesterov's method would by a gradient, and the parameters

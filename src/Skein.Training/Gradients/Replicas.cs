@@ -25,7 +25,7 @@ internal static class Replicas
         if (!AreEqual(group, tensors)) Broadcast(group, tensors);
     }
 
-    /// <summary>Checks that all ranks' models have the same parameters and buffers, in the same order.</summary>
+    /// <summary>Checks that all ranks' models have the same parameters and buffers, in the same order, and train the same of them.</summary>
     /// <exception cref="InvalidOperationException">They have not; thrown on every rank, naming the first difference and the ranks.</exception>
     public static void Check(ProcessGroup group, nn.Module model)
     {

@@ -130,7 +130,7 @@ public sealed class HostAggregatedServers : Strategy, IAsyncDisposable
     }
 
     /// <inheritdoc/>
-    protected internal override void SynchronizeBuffers() => Replicas.Broadcast(world, model!.buffers());
+    public override void SynchronizeBuffers() => Replicas.Broadcast(world, model!.buffers());
 
     /// <inheritdoc/>
     protected internal override void Sum(Span<double> values) => world.AllReduce(values);

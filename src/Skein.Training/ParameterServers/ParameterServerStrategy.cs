@@ -315,7 +315,7 @@ public sealed class ParameterServerStrategy : Strategy, IAsyncDisposable
     }
 
     /// <inheritdoc/>
-    protected internal override void SynchronizeBuffers()
+    public override void SynchronizeBuffers()
     {
         using DisposeScope scope = NewDisposeScope();
         using var noGradient = no_grad();

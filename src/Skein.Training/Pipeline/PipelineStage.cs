@@ -26,28 +26,36 @@ internal sealed class PipelineStage
         Module = nn.Sequential(mine.Select(layer => (Key(layer), layers[layer].Layer)));
         firstEntries = [0, .. layersPerChunk.Select((_, chunk) => mine.Count(layer => layer < layersPerChunk.Take(chunk + 1).Sum()))];
 
-        var places = new Dictionary<nint, List<(int Layer, string Name)>>();
+        var places = new Dictionary<Tensor, List<(int Layer, string Name)>>(ModelParameters.Identity);
         for (int layer = 0; layer < layers.Count; layer++)
         {
             foreach ((string name, Parameter parameter) in layers[layer].Layer.named_parameters())
             {
-                if (!places.TryGetValue(parameter.Handle, out List<(int, string)>? list)) places[parameter.Handle] = list = [];
+                if (!places.TryGetValue(parameter, out List<(int, string)>? list)) places[parameter] = list = [];
                 list.Add((layer, name));
             }
         }
 
         Parameters = [.. model.named_parameters().Select(entry =>
         {
-            if (!places.TryGetValue(entry.parameter.Handle, out List<(int Layer, string Name)>? list))
+            if (!places.TryGetValue(entry.parameter, out List<(int Layer, string Name)>? list))
             {
                 throw new ArgumentException($"the parameter '{entry.name}' belongs to none of the model's layers, so that no stage of a pipeline would have it: a model's forward has to be its layers, one after the other");
             }
 
-            return new PlacedParameter(entry.name, entry.parameter.shape, entry.parameter.dtype, entry.parameter.requires_grad,
+            return new PlacedParameter(entry.name, entry.parameter, entry.parameter.shape,
                 [.. list.GroupBy(place => stageOf[place.Layer]).Select(static group => (group.Key, Key(group.First().Layer) + "." + group.First().Name))]);
         })];
+        Buffers = [.. model.named_buffers().Select(entry =>
+        {
+            bool IsIn(int layer) => layers[layer].Layer.buffers().Contains(entry.buffer, ModelParameters.Identity);
+            int layer = Enumerable.Range(0, layers.Count).FirstOrDefault(IsIn, -1);
+            // What belongs to no layer stays on every stage.
+            return (entry.name, entry.buffer, entry.buffer.shape, layer < 0 ? 0 : stageOf[layer]);
+        })];
         int[] idle = [.. Enumerable.Range(0, stages).Where(each => !Parameters.Any(parameter => parameter.IsTrained && parameter.Copies.Any(copy => copy.Stage == each)))];
-        if (idle.Length > 0)
+        // Without any the model is there to be evaluated.
+        if (idle.Length > 0 && idle.Length < stages)
         {
             throw new ArgumentException(
                 $"stage {idle[0]} of the pipeline has no parameter to train: the {layersPerChunk.Count} chunks have {string.Join(", ", layersPerChunk)} layers; use fewer stages, or give the layers of each chunk");
@@ -64,6 +72,9 @@ internal sealed class PipelineStage
 
     /// <summary>The whole model's parameters, in its order.</summary>
     public IReadOnlyList<PlacedParameter> Parameters { get; }
+
+    /// <summary>The whole model's buffers, in its order; a tensor has values on its stage.</summary>
+    public IReadOnlyList<(string Name, Tensor Tensor, long[] Shape, int Stage)> Buffers { get; }
 
     /// <summary>Runs the layers of one of the model's chunks, which is on this stage.</summary>
     public Tensor Forward(int chunk, Tensor input)
@@ -86,12 +97,12 @@ internal sealed class PipelineStage
     private void Free(IEnumerable<nn.Module> others)
     {
         using var noGradient = no_grad();
-        HashSet<nint> kept = [.. Module.parameters().Select(static parameter => parameter.Handle), .. Module.buffers().Select(static buffer => buffer.Handle)];
+        var kept = new HashSet<Tensor>(Module.parameters().Concat(Module.buffers()), ModelParameters.Identity);
         foreach (nn.Module layer in others)
         {
             foreach (Tensor tensor in layer.parameters().Cast<Tensor>().Concat(layer.buffers()))
             {
-                if (!kept.Add(tensor.Handle)) continue;
+                if (!kept.Add(tensor)) continue;
                 using DisposeScope scope = NewDisposeScope();
                 tensor.set_(empty(0, tensor.dtype, tensor.device));
             }
@@ -106,8 +117,11 @@ internal sealed class PipelineStage
 
 /// <summary>A parameter of the whole model.</summary>
 /// <param name="Name">In the model.</param>
+/// <param name="Parameter">What stands for it here, without values on stages that have no copy; the same under each name of a tied one.</param>
 /// <param name="Shape">Of the whole of it.</param>
-/// <param name="Type">Of its elements.</param>
-/// <param name="IsTrained">Whether it requires a gradient.</param>
 /// <param name="Copies">The stages that have it, in the order of the layers, and its name there; more than one where layers on several stages share it.</param>
-internal sealed record PlacedParameter(string Name, long[] Shape, ScalarType Type, bool IsTrained, IReadOnlyList<(int Stage, string Name)> Copies);
+internal sealed record PlacedParameter(string Name, Parameter Parameter, long[] Shape, IReadOnlyList<(int Stage, string Name)> Copies)
+{
+    /// <summary>Whether it requires a gradient now.</summary>
+    public bool IsTrained => Parameter.requires_grad;
+}

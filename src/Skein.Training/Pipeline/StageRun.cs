@@ -1,6 +1,6 @@
 using System.Diagnostics;
 using Skein.Training.Gradients;
-using TorchSharp;
+using TorchSharp.Modules;
 using static TorchSharp.torch;
 
 namespace Skein.Training.Pipeline;
@@ -16,8 +16,11 @@ internal sealed class StageRun(PipelineSchedule schedule, PipelineStage stage, B
     /// <summary>Where weights' gradients wait; null where the schedule does not split backward passes.</summary>
     public DeferredGradients? Deferred { get; init; }
 
-    /// <summary>What keeps errors of layers that run inside backward passes; null for none.</summary>
-    public BackwardFailure? Failure { get; init; }
+    /// <summary>Where micro-batches' gradients of these parameters add up.</summary>
+    public required (GradientSums Sums, Func<IReadOnlyList<Parameter>> Parameters) Accumulation { get; init; }
+
+    /// <summary>What keeps errors of modules inside backward passes.</summary>
+    public required IReadOnlyList<BackwardFailure> Failures { get; init; }
 
     /// <summary>Runs one step. The gradients add up to those of <paramref name="scale"/> times this rank's part of the global mean loss.</summary>
     /// <param name="batch">The samples.</param>
@@ -27,6 +30,8 @@ internal sealed class StageRun(PipelineSchedule schedule, PipelineStage stage, B
     public double Run(StepBatch batch, double scale, int microBatches)
     {
         if (microBatches != preparedFor) operations = schedule.Operations(place.Stages, place.Stage, preparedFor = microBatches);
+        IReadOnlyList<Parameter> trained = Accumulation.Parameters();
+        Accumulation.Sums.Clear();
         double loss = 0;
         for (int i = 0; i < operations.Count; i++)
         {
@@ -52,6 +57,7 @@ internal sealed class StageRun(PipelineSchedule schedule, PipelineStage stage, B
                 }
             }
 
+            if (operation.Kind != PipelineOperationKind.Forward && microBatches > 1) Accumulation.Sums.Take(trained);
             TimeSpan computed = Stopwatch.GetElapsedTime(start) - (exchange.Waited - waited);
             if (batch.Slowdown > 1)
             {
@@ -62,6 +68,7 @@ internal sealed class StageRun(PipelineSchedule schedule, PipelineStage stage, B
             times.Add(operation.Kind, chunk, computed);
         }
 
+        Accumulation.Sums.Give();
         exchange.Flush();
         return loss;
     }
@@ -100,10 +107,7 @@ internal sealed class StageRun(PipelineSchedule schedule, PipelineStage stage, B
         if (chunk == lastChunk)
         {
             labels ??= batch.MicroBatch(microBatch).Labels;
-            Tensor mean = batch.LossOf(output, labels);
-            double weight = scale * batch.Share(microBatch);
-            output = weight == 1 ? mean : mean * weight;
-            if (weight > 0) loss = weight * mean.ToDouble();
+            (output, loss) = batch.Part(output, labels, microBatch, scale);
         }
         else
         {
@@ -130,7 +134,7 @@ internal sealed class StageRun(PipelineSchedule schedule, PipelineStage stage, B
         }
 
         Deferred?.Stop();
-        Failure?.ThrowIfAny();
+        foreach (BackwardFailure failure in Failures) failure.ThrowIfAny();
         if (chunk > 0 && run.Input.requires_grad) exchange.Send(Crossing.Gradient, chunk - 1, microBatch, samples, run.Input.grad ?? zeros_like(run.Input));
         if (Deferred is null) Release(inFlight, chunk, microBatch);
         else run.FreeGraph();

@@ -16,27 +16,30 @@ internal sealed class TiedParameters(ProcessGroup group)
     /// <summary>Whether an optimizer updates the copies as such, or others in their place: then these have the gradients, once a step is agreed on.</summary>
     public bool AreOptimized { get; private set; }
 
-    /// <summary>Finds this stage's copies, by the names that they have in its module.</summary>
+    /// <summary>Finds this stage's copies of those that are trained now, by the names that they have in its module.</summary>
     /// <param name="parameters">Of all stages.</param>
     /// <param name="module">This stage.</param>
     /// <param name="optimized">What an optimizer updates in the place of each trained parameter of the module; null: pieces of them.</param>
     public void Find(IReadOnlyList<PlacedParameter> parameters, nn.Module module, IReadOnlyList<Parameter>? optimized)
     {
-        Parameter[] trained = [.. module.parameters().Where(static parameter => parameter.requires_grad)];
+        Parameter[] trained = ModelParameters.Trainable(module);
+        tied.Clear();
         AreOptimized = optimized is not null;
-        foreach ((int number, PlacedParameter placed) in parameters.Index())
+        IEnumerable<PlacedParameter> each = parameters.DistinctBy(static placed => placed.Parameter, ModelParameters.Identity);
+        foreach ((int number, PlacedParameter placed) in each.Index())
         {
             string? name = placed.Copies.Count < 2 || !placed.IsTrained ? null : placed.Copies.FirstOrDefault(copy => copy.Stage == group.Rank).Name;
             if (name is null) continue;
             Parameter parameter = module.named_parameters().Where(entry => entry.name == name).Select(static entry => entry.parameter).FirstOrDefault()
                 ?? throw new InvalidOperationException($"the parameter '{placed.Name}' is shared by several stages of the pipeline, but is not '{name}' of this stage any more, so that its copies cannot be kept equal");
-            Parameter holder = optimized?[Array.FindIndex(trained, other => ReferenceEquals(other, parameter))] ?? parameter;
+            Parameter holder = optimized?[Array.FindIndex(trained, other => ModelParameters.Identity.Equals(other, parameter))] ?? parameter;
             tied.Add((number, [.. placed.Copies.Select(static copy => copy.Stage)], parameter, holder));
         }
     }
 
     /// <summary>Whether another stage counts this parameter where each is to be counted once.</summary>
-    public bool IsCountedElsewhere(Parameter parameter) => tied.Any(entry => ReferenceEquals(entry.Parameter, parameter) && entry.Stages[0] != group.Rank);
+    public bool IsCountedElsewhere(Parameter parameter) =>
+        tied.Any(entry => ModelParameters.Identity.Equals(entry.Parameter, parameter) && entry.Stages[0] != group.Rank);
 
     /// <summary>Adds up the gradients over the stages, in the order of the layers: bitwise equal everywhere. All stages call it.</summary>
     public void SumGradients()

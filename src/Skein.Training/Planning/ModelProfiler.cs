@@ -71,14 +71,14 @@ public sealed class ModelProfiler
     private ModelProfile Measure(Func<IReadOnlyList<Parameter>, optim.Optimizer> createOptimizer, int largest)
     {
         double loadPeak = ProcessMemory.Peak;
-        model.train();
+        using var modes = TrainingModes.Train(model);
         (int fewer, int more) = ChooseSizes(largest);
         LayerMeasurement[] small = MeasureLayers(fewer), large = MeasureLayers(more);
         LinearCost training = LinearCost.ThroughPositive(fewer, TrainingPeak(fewer), more, TrainingPeak(more));
         LinearCost evaluation = LinearCost.ThroughPositive(fewer, EvaluationPeak(fewer), more, EvaluationPeak(more));
         (double copySeconds, double optimizerSeconds, double optimizerBytes) = MeasureOptimizer(createOptimizer);
         foreach (Parameter parameter in model.parameters()) parameter.grad = null;
-        long parameterBytes = model.parameters().DistinctBy(static parameter => parameter.Handle).Sum(static parameter => parameter.numel() * parameter.ElementSize);
+        long parameterBytes = ModelParameters.Of(model).Sum(static entry => entry.Bytes);
         double baseBytes = ProcessMemory.BeginPeak() - parameterBytes;
 
         LayerMeasurement[] averageSmall = [.. small.Select(Average)], averageLarge = [.. large.Select(Average)];
@@ -228,16 +228,9 @@ public sealed class ModelProfiler
 
     private double EvaluationPeak(int samples)
     {
-        model.eval();
-        try
-        {
-            using var noGradient = no_grad();
-            return PeakInRow(samples, static _ => { });
-        }
-        finally
-        {
-            model.train();
-        }
+        using var modes = TrainingModes.Evaluate(model);
+        using var noGradient = no_grad();
+        return PeakInRow(samples, static _ => { });
     }
 
     private double PeakInRow(int samples, Action<Tensor> follow)
@@ -257,7 +250,7 @@ public sealed class ModelProfiler
     private (double CopySeconds, double Seconds, double Bytes) MeasureOptimizer(Func<IReadOnlyList<Parameter>, optim.Optimizer> createOptimizer)
     {
         using DisposeScope scope = NewDisposeScope();
-        Parameter[] trained = [.. model.parameters().DistinctBy(static parameter => parameter.Handle).Where(static parameter => parameter.requires_grad)];
+        Parameter[] trained = ModelParameters.Trainable(model);
         Parameter[] copies = [.. trained.Select(static parameter => new Parameter(parameter.detach().clone()))];
         Tensor[] gradients = [.. copies.Select(static copy => zeros_like(copy))];
         double elements = copies.Sum(static copy => copy.numel());
@@ -320,15 +313,15 @@ public sealed class ModelProfiler
     {
         double[] balance;
         using (NewDisposeScope()) balance = IsLayered(model) ? LayerCosts.Estimate([.. layers.Select(static layer => layer.Layer)], Batch(more).Features, inFlight: 1).Costs : [1];
-        var ids = new Dictionary<nint, int>();
+        var ids = new Dictionary<Tensor, int>(ModelParameters.Identity);
         return [.. profiles.Select((profile, index) => profile with
         {
             Name = layers[index].Name,
             BalanceCost = balance[index],
             Parameters = [.. Owned(layers[index].Layer).Select(owned =>
             {
-                ids.TryAdd(owned.Parameter.Handle, ids.Count);
-                return new ParameterProfile(ids[owned.Parameter.Handle], owned.Parameter.numel(), probe.Divides(owned.Owner, owned.Parameter));
+                ids.TryAdd(owned.Parameter, ids.Count);
+                return new ParameterProfile(ids[owned.Parameter], owned.Parameter.numel(), probe.Divides(owned.Owner, owned.Parameter));
             })],
         })];
     }

@@ -1,5 +1,6 @@
 using Skein.Collectives;
 using Skein.Training.Gradients;
+using Skein.Training.Optimizers;
 using TorchSharp;
 using TorchSharp.Modules;
 using static TorchSharp.torch;
@@ -21,8 +22,13 @@ internal sealed class ShardedUnit : IDisposable
     private readonly UnitMemory memory;
     private readonly Tensor ownPart;
 
+    // The parameters, their values in the memory, and what they are while these are not there.
+    private readonly Tensor[] parameters;
+    private readonly Tensor[] values;
+    private readonly Tensor[] withheld;
+
     // Kept between steps: what is freed and allocated in each of them tears the heap into pieces.
-    private readonly Tensor gradient;
+    private Tensor? gradient;
     private readonly bool freesParameters;
     private readonly bool shardIsOwnPart;
     private CollectiveHandle? gathering;
@@ -31,7 +37,7 @@ internal sealed class ShardedUnit : IDisposable
     /// <summary>Takes the parameters' present values, equal on all ranks.</summary>
     /// <param name="group">The ranks.</param>
     /// <param name="name">For messages.</param>
-    /// <param name="parameters">Of one element type and device.</param>
+    /// <param name="parameters">Of one element type and device, all trained or all frozen.</param>
     /// <param name="options">What is divided.</param>
     public ShardedUnit(ProcessGroup group, string name, IReadOnlyList<NamedParameter> parameters, ShardedOptions options)
     {
@@ -56,20 +62,20 @@ internal sealed class ShardedUnit : IDisposable
         memory = new UnitMemory(Length, first.dtype, first.device);
         memory.Flat.zero_();
         ownPart = memory.Flat.narrow(0, group.Rank * ShardLength, ShardLength).DetachFromDisposeScope();
-        foreach ((Parameter parameter, long offset) in places)
+        this.parameters = [.. places.Select(static place => place.Parameter)];
+        values = [.. places.Select(place => memory.Flat.narrow(0, place.Offset, place.Parameter.numel()).view(place.Parameter.shape).DetachFromDisposeScope())];
+        withheld = freesParameters ? [.. this.parameters.Select(static parameter => ParameterData.Withheld(parameter))] : [];
+        foreach ((Tensor parameter, Tensor value) in this.parameters.Zip(values))
         {
-            Tensor view = memory.Flat.narrow(0, offset, parameter.numel()).view(parameter.shape);
-            view.copy_(parameter);
-            parameter.set_(view);
+            value.copy_(parameter);
+            parameter.set_(value);
         }
 
         shardIsOwnPart = !freesParameters && first.dtype == ScalarType.Float32 && !(options.OffloadOptimizer && first.device_type != DeviceType.CPU);
         Tensor shard = shardIsOwnPart ? ownPart : ownPart.to(ScalarType.Float32, options.OffloadOptimizer ? CPU : first.device, copy: true);
         Shard = (Parameter)new Parameter(shard).DetachFromDisposeScope();
-        gradient = zeros_like(Shard, requires_grad: false).DetachFromDisposeScope();
-        if (!freesParameters) return;
-        memory.Release();
-        IsGathered = false;
+        LookAtTrained();
+        Release();
     }
 
     /// <summary>For messages.</summary>
@@ -84,8 +90,24 @@ internal sealed class ShardedUnit : IDisposable
     /// <summary>Elements of each rank's shard.</summary>
     public long ShardLength { get; }
 
-    /// <summary>What this rank updates.</summary>
+    /// <summary>What this rank updates, if the unit is trained.</summary>
     public Parameter Shard { get; }
+
+    /// <summary>Whether the parameters require gradients; if not, the shard has none either.</summary>
+    public bool IsTrained { get; private set; }
+
+    /// <summary>Whether the parameters are to keep their values, whoever releases them.</summary>
+    public bool IsHeld { get; set; }
+
+    /// <summary>Whether the backward pass has come to a module of the unit since this was last set to false.</summary>
+    public bool HasBegunBackward { get; set; }
+
+    /// <summary>Whether a parameter has a gradient.</summary>
+    public bool HasGradients => places.Any(static place =>
+    {
+        using Tensor? present = place.Parameter.grad;
+        return present is not null;
+    });
 
     /// <summary>Whether the parameters have their values.</summary>
     public bool IsGathered { get; private set; } = true;
@@ -111,8 +133,7 @@ internal sealed class ShardedUnit : IDisposable
         if (gathering is null) return;
         gathering.Wait();
         gathering = null;
-        memory.Publish();
-        IsGathered = true;
+        Publish();
     }
 
     /// <summary>Frees the parameters' memory until the next <see cref="Gather"/>.</summary>
@@ -120,16 +141,39 @@ internal sealed class ShardedUnit : IDisposable
     {
         // Whoever was to use what is under way did not come.
         if (gathering is not null) Gather();
-        if (!freesParameters || !IsGathered) return;
+        if (!freesParameters || !IsGathered || IsHeld) return;
+        ParameterData.Exchange(parameters, withheld);
         memory.Release();
         IsGathered = false;
+    }
+
+    /// <summary>Looks which parameters are trained now.</summary>
+    /// <exception cref="InvalidOperationException">Some are and some are not; names one of each.</exception>
+    public void LookAtTrained()
+    {
+        NamedParameter[] trained = [.. Parameters.Where(static entry => entry.Parameter.requires_grad)];
+        if (trained.Length > 0 && trained.Length < Parameters.Count)
+        {
+            string frozen = Parameters.First(static entry => !entry.Parameter.requires_grad).Name;
+            throw new InvalidOperationException(
+                $"'{trained[0].Name}' is trained and '{frozen}' is not, but they were divided as one, since they were alike when the model was attached: " +
+                "freeze and unfreeze them together, or before that");
+        }
+
+        IsTrained = trained.Length > 0;
+    }
+
+    /// <summary>The shard takes what was put into the parameters since it was last rounded into them; while they have their values.</summary>
+    public void TakeChanges()
+    {
+        if (IsGathered && !shardIsOwnPart) MasterWeights.TakeChanges(Shard, ownPart);
     }
 
     /// <summary>After the optimizer's step: the parameters take what the shards have become.</summary>
     public void TakeUpdate()
     {
         Release();
-        if (freesParameters) return;
+        if (freesParameters || !IsTrained) return;
         FillOwnPart();
         Exchange();
     }
@@ -151,7 +195,8 @@ internal sealed class ShardedUnit : IDisposable
                 if (gradient is null) continue;
                 Clear(filled, from);
                 filled = to;
-                using Tensor flat = gradient.reshape(-1);
+                using Tensor dense = gradient.is_sparse ? gradient.to_dense() : gradient.alias();
+                using Tensor flat = dense.reshape(-1);
                 using Tensor source = flat.narrow(0, from - offset, to - from);
                 using Tensor place = Place(from, to);
                 place.copy_(source);
@@ -184,10 +229,11 @@ internal sealed class ShardedUnit : IDisposable
         {
             using Tensor? present = Shard.grad;
             isFirstReduction = present is null;
+            gradient ??= zeros_like(Shard, requires_grad: false).DetachFromDisposeScope();
             if (isFirstReduction) Shard.grad = gradient;
         }
 
-        using Tensor place = gradient.narrow(0, start, part.numel());
+        using Tensor place = gradient!.narrow(0, start, part.numel());
         if (isFirstReduction)
         {
             place.copy_(part);
@@ -216,36 +262,59 @@ internal sealed class ShardedUnit : IDisposable
         {
             long from = Math.Max(offset, start), to = Math.Min(offset + parameter.numel(), start + ShardLength);
             if (from >= to) continue;
-            using Tensor part = gradient.narrow(0, from - start, to - from);
+            using Tensor part = gradient!.narrow(0, from - start, to - from);
             yield return (parameter, part);
         }
     }
 
-    /// <summary>The parameters get memory of their own: with their values, or empty where those were divided.</summary>
+    /// <summary>The parameters get memory of their own: with their values, or none where those were divided.</summary>
     public void Dispose()
     {
+        gathering?.AsTask().ContinueWith(static _ => { }, TaskScheduler.Default).Wait();
         using (var noGradient = no_grad())
         {
-            foreach ((Parameter parameter, _) in places)
+            for (int i = 0; i < parameters.Length; i++)
             {
-                if (parameter.IsInvalid) continue;
-                using Tensor own = freesParameters ? empty(0, parameter.dtype, parameter.device) : parameter.detach().clone();
-                parameter.set_(own);
+                if (parameters[i].IsInvalid) continue;
+                using Tensor own = freesParameters ? withheld[i].alias() : parameters[i].detach().clone();
+                ParameterData.Exchange([parameters[i]], [own]);
             }
         }
 
-        gathering?.AsTask().ContinueWith(static _ => { }, TaskScheduler.Default).Wait();
         Shard.Dispose();
-        gradient.Dispose();
+        gradient?.Dispose();
         ownPart.Dispose();
+        foreach (Tensor tensor in values.Concat(withheld)) tensor.Dispose();
         memory.Dispose();
     }
 
     private void Exchange()
     {
         if (group.WorldSize > 1) group.AllGather<byte>(OwnBytes().Span, memory.Bytes.GetSpan());
+        Publish();
+    }
+
+    private void Publish()
+    {
         memory.Publish();
+        if (freesParameters && !IsGathered)
+        {
+            CheckNothingWritten();
+            ParameterData.Exchange(parameters, values);
+        }
+
         IsGathered = true;
+    }
+
+    // What has a single element is all that LibTorch lets be written.
+    private void CheckNothingWritten()
+    {
+        for (int i = 0; i < withheld.Length; i++)
+        {
+            if (withheld[i].numel() != 1 || float.IsNaN(withheld[i].to(ScalarType.Float32).item<float>())) continue;
+            throw new InvalidOperationException(
+                $"'{Parameters[i].Name}' was written while its values were elsewhere: write to what {nameof(ShardedDataParallel.GatherParameters)} has gathered");
+        }
     }
 
     private void FillOwnPart()

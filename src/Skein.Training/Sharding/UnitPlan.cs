@@ -9,7 +9,7 @@ namespace Skein.Training.Sharding;
 /// <param name="Modules">
 /// The modules: several where parameters are tied; none where only the end of the backward pass tells that gradients are complete.
 /// </param>
-/// <param name="Parameters">Of one element type and device.</param>
+/// <param name="Parameters">Of one element type and device, all trained or all frozen.</param>
 internal sealed record UnitPlan(string Name, IReadOnlyList<nn.Module<Tensor, Tensor>> Modules, IReadOnlyList<NamedParameter> Parameters)
 {
     /// <summary>
@@ -21,22 +21,21 @@ internal sealed record UnitPlan(string Name, IReadOnlyList<nn.Module<Tensor, Ten
         (string Name, nn.Module Module)[] chosen = options.Units is { } units
             ? [.. model.named_modules().Where(entry => units(entry.name, entry.module))]
             : [.. LayersOf(model)];
-        var owners = new Dictionary<Parameter, List<int>>(ReferenceEqualityComparer.Instance);
+        var owners = new Dictionary<Parameter, List<int>>(ModelParameters.Identity);
         for (int i = 0; i < chosen.Length; i++)
         {
             if (chosen[i].Module is not nn.Module<Tensor, Tensor>) throw new NotSupportedException($"module '{chosen[i].Name}' does not map one tensor to one, so that it cannot be a unit by itself: leave it out of ShardedOptions.Units");
             foreach (Parameter parameter in chosen[i].Module.parameters())
             {
                 if (!owners.TryGetValue(parameter, out List<int>? list)) owners[parameter] = list = [];
-                list.Add(i);
+                if (list.Count == 0 || list[^1] != i) list.Add(i);
             }
         }
 
         var plan = new List<UnitPlan>();
-        IEnumerable<NamedParameter> all = model.named_parameters().Select(static entry => new NamedParameter(entry.name, entry.parameter));
-        // Frozen parameters have no gradients, but are divided as well.
-        foreach (IGrouping<(string Owners, ScalarType, string), NamedParameter> unit in all.GroupBy(entry =>
-            (string.Join(',', owners.GetValueOrDefault(entry.Parameter, [])), Checked(entry), entry.Parameter.device.ToString())))
+        // Frozen parameters are divided as well, but by themselves: an optimizer that decays weights would change them with the others.
+        foreach (IGrouping<(string Owners, ScalarType, string, bool), NamedParameter> unit in ModelParameters.Of(model).GroupBy(entry =>
+            (string.Join(',', owners.GetValueOrDefault(entry.Parameter, [])), Checked(entry), entry.Parameter.device.ToString(), entry.Parameter.requires_grad)))
         {
             List<int> those = owners.GetValueOrDefault(unit.First().Parameter, []);
             plan.Add(those.Count > 0

@@ -15,8 +15,8 @@ internal sealed class PartitionedModel
     private readonly ParallelRegion region;
     private readonly int ranks;
     private readonly Dictionary<string, ParameterPartition> partitions = [];
-    private readonly HashSet<Parameter> divided = new(ReferenceEqualityComparer.Instance);
-    private readonly HashSet<Parameter> sliced = new(ReferenceEqualityComparer.Instance);
+    private readonly HashSet<Parameter> divided = new(ModelParameters.Identity);
+    private readonly HashSet<Parameter> sliced = new(ModelParameters.Identity);
     // Parts by the address of the whole: what tied parameters have in common.
     private readonly Dictionary<nint, (ParameterPartition Partition, Tensor Part)> parts = [];
 
@@ -32,7 +32,7 @@ internal sealed class PartitionedModel
         foreach ((string name, nn.Module module, TensorParallelRule rule) in matches) Check(name, module, rule);
         if (region.SequenceParallel) CheckCoverage(matches);
         // Before any of them changes: the address is gone afterwards.
-        var wholes = new Dictionary<Parameter, nint>(ReferenceEqualityComparer.Instance);
+        var wholes = new Dictionary<Parameter, nint>(ModelParameters.Identity);
         foreach ((_, nn.Module module, _) in matches)
         {
             foreach (Parameter parameter in module.parameters()) wholes[parameter] = BorrowedTensor.Address(parameter);
@@ -116,7 +116,7 @@ internal sealed class PartitionedModel
     // A parameter that works on slices without the plan's saying so would get a part of its gradient.
     private void CheckCoverage((string Name, nn.Module Module, TensorParallelRule Rule)[] matches)
     {
-        var known = new HashSet<Parameter>(matches.Where(static match => match.Rule.Kind != TensorParallelKind.Region).SelectMany(static match => match.Module.parameters()), ReferenceEqualityComparer.Instance);
+        var known = new HashSet<Parameter>(matches.Where(static match => match.Rule.Kind != TensorParallelKind.Region).SelectMany(static match => match.Module.parameters()), ModelParameters.Identity);
         foreach ((string name, Parameter parameter) in model.named_parameters())
         {
             if (known.Contains(parameter)) continue;

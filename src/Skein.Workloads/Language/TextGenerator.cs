@@ -1,3 +1,4 @@
+using Skein.Training;
 using Skein.Training.Data;
 using static TorchSharp.torch;
 
@@ -20,22 +21,14 @@ public sealed class TextGenerator(nn.Module<Tensor, Tensor> model, TextTokenizer
         var random = new SplitMix64(options.Seed, 0);
         List<int> tokens = [.. tokenizer.Encode(prompt)];
         int start = tokens.Count;
-        bool training = model.training;
-        model.eval();
-        try
+        using var modes = TrainingModes.Evaluate(model);
+        using var noGradient = no_grad();
+        while (tokens.Count < start + options.Tokens)
         {
-            using var noGradient = no_grad();
-            while (tokens.Count < start + options.Tokens)
-            {
-                using var scope = NewDisposeScope();
-                long[] window = [.. tokens.Skip(tokens.Count - context).Select(static token => (long)token)];
-                Tensor logits = model.call(tensor(window, device: device).unsqueeze(0))[0, -1];
-                tokens.Add(Choose(logits.to(float32).cpu().data<float>().ToArray(), options, random.NextDouble()));
-            }
-        }
-        finally
-        {
-            model.train(training);
+            using var scope = NewDisposeScope();
+            long[] window = [.. tokens.Skip(tokens.Count - context).Select(static token => (long)token)];
+            Tensor logits = model.call(tensor(window, device: device).unsqueeze(0))[0, -1];
+            tokens.Add(Choose(logits.to(float32).cpu().data<float>().ToArray(), options, random.NextDouble()));
         }
 
         return tokenizer.Decode(tokens[start..]);

@@ -190,7 +190,7 @@ public class ShardedDataParallelTests
                 await trainer.FitAsync(data, epochs: 10);
                 saved.Save(directory, trainer.Optimizer!);
                 IReadOnlyList<float> expected = (await trainer.FitAsync(data, epochs: 10)).LossHistory;
-                Trainer other = Over(second, loaded, optimizer => loaded.Load(directory, optimizer), steps: 8);
+                Trainer other = Over(second, loaded, optimizer => loaded.Load(directory, optimizer), steps: 8, start: 8);
                 Assert.Equal(expected, (await other.FitAsync(data, epochs: 10)).LossHistory);
                 trainer.Optimizer!.Dispose();
                 other.Optimizer!.Dispose();
@@ -211,7 +211,7 @@ public class ShardedDataParallelTests
             Directory.Delete(directory, recursive: true);
         }
 
-        static Trainer Over(nn.Module<Tensor, Tensor> model, Strategy strategy, Action<optim.Optimizer> prepare, int steps) => new(
+        static Trainer Over(nn.Module<Tensor, Tensor> model, Strategy strategy, Action<optim.Optimizer> prepare, int steps, long start = 0) => new(
             model,
             parameters =>
             {
@@ -224,6 +224,7 @@ public class ShardedDataParallelTests
             Strategy = strategy,
             BatchSize = 24,
             MaxSteps = steps,
+            StartStep = start,
         };
     }
 

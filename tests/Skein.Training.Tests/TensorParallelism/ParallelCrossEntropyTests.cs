@@ -21,6 +21,8 @@ public class ParallelCrossEntropyTests
         const int Vocabulary = 26;
         Tensor logits = Models.Seeded(1, () => (randn(sequences ? [3, 5, Vocabulary] : [15, Vocabulary]) * scale).requires_grad_());
         Tensor labels = Models.Seeded(2, () => randint(0, Vocabulary, sequences ? [3, 5] : [15]));
+        // Some count for nothing.
+        labels = labels.masked_fill(labels.gt(20), ParallelCrossEntropy.Ignored);
         Tensor expected = nn.functional.cross_entropy(logits.flatten(0, -2), labels.flatten());
         (expected * 0.7).backward();
         await RankThreads.Run(ranks, group =>
@@ -28,9 +30,12 @@ public class ParallelCrossEntropyTests
             using var scope = NewDisposeScope();
             ParallelRegion region = Divided.Region(group);
             Tensor part = Divided.Part(logits.detach(), ranks, group.Rank, logits.dim() - 1).clone().requires_grad_();
-            Tensor loss = ParallelCrossEntropy.Compute(region, part, labels, Vocabulary);
+            (Tensor loss, long count) = ParallelCrossEntropy.Compute(region, part, labels, Vocabulary);
+            (Tensor sum, _) = ParallelCrossEntropy.Compute(region, part.detach(), labels, Vocabulary, average: false);
             (loss * 0.7).backward();
             Assert.Equal(expected.ToDouble(), loss.ToDouble(), 1e-6 * expected.ToDouble());
+            Assert.Equal(labels.ge(0).sum().ToInt64(), count);
+            Assert.Equal(expected.ToDouble() * count, sum.ToDouble(), 1e-6 * count * expected.ToDouble());
             Assert.True(part.grad!.isfinite().all().ToBoolean());
             Divided.AssertClose(Divided.Part(logits.grad!, ranks, group.Rank, logits.dim() - 1), part.grad!, 1e-5, "gradient");
             region.Collectives.Dispose();
