@@ -311,7 +311,9 @@ internal sealed class ShardedUnit : IDisposable
     {
         for (int i = 0; i < withheld.Length; i++)
         {
-            if (withheld[i].numel() != 1 || float.IsNaN(withheld[i].to(ScalarType.Float32).item<float>())) continue;
+            if (withheld[i].numel() != 1) continue;
+            using Tensor value = withheld[i].to(ScalarType.Float32);
+            if (float.IsNaN(value.item<float>())) continue;
             throw new InvalidOperationException(
                 $"'{Parameters[i].Name}' was written while its values were elsewhere: write to what {nameof(ShardedDataParallel.GatherParameters)} has gathered");
         }
