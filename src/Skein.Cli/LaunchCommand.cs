@@ -149,7 +149,8 @@ internal static class LaunchCommand
         if (parsed.GetValue(TolerateLosses))
         {
             throw new UsageException(
-                $"--tolerate-losses cannot go with {ParameterServerSyntax.ServersName}: give --consistency async --balance, with which workers may be lost");
+                $"--tolerate-losses cannot go with {ParameterServerSyntax.ServersName}: "
+                + "give --consistency async --balance, with which workers may be lost");
         }
 
         var options = ParameterServerSyntax.Read(parsed);

@@ -20,7 +20,8 @@ internal static class ParameterServerSyntax
     private static readonly Option<string?> Weighting = Text("--staleness-weighting", "W", "none, inverse, exponential:RATE or polynomial:ALPHA [default: none]");
     private static readonly Option<string?> Optimizer = Text(
         "--server-optimizer", "O",
-        "sgd, momentum, adam, amsgrad or adagrad, with settings as in adam,weight-decay=0.01 [default: that of train's --optimizer; sgd without it]");
+        "sgd, momentum, adam, amsgrad or adagrad, with settings as in adam,weight-decay=0.01 "
+        + "[default: that of train's --optimizer; sgd without it]");
     private static readonly Option<float> Compensation = new("--delay-compensation") { HelpName = "LAMBDA", Description = "Compensate the delay of gradients with this factor (DC-ASGD) [default: 0, not]" };
     private static readonly Option<bool> Balance = new("--balance") { Description = "Hand out the data as they are asked for, with async: slow workers get less, and workers may come and go" };
     private static readonly Option<int> Aggregate = Count("--aggregate", "K", "Add up the gradients of K workers of a host before they are pushed");

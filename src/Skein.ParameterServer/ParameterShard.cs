@@ -86,7 +86,8 @@ public sealed class ParameterShard : IAsyncDisposable
         listener = AuthenticatedListener.Start(new IPEndPoint(options.Address, 0), options.Secret, logger);
         var registration = new ServerRegistration(options.Address.ToString(), listener.Endpoint.Port, controlPort);
         coordinator = await CoordinatorClient.JoinAsync(
-            options.CoordinatorHost, options.CoordinatorPort, options.Secret, registration, options.Timeout, cancellationToken).ConfigureAwait(false);
+            options.CoordinatorHost, options.CoordinatorPort, options.Secret, registration, options.Timeout, cancellationToken)
+            .ConfigureAwait(false);
         loop = new Thread(Run) { IsBackground = true, Name = "shard" };
         loop.Start();
         listener.Register(ConnectionPurpose.Data, AcceptAsync);

@@ -155,7 +155,11 @@ public sealed class Trainer
         var sampler = new DistributedSampler(data.Count, BatchSize, Strategy.Rank, Strategy.WorldSize, Seed);
         OwnShare? share = Partition is null ? null : new OwnShare(Partition, data, Strategy.Rank, Strategy.WorldSize, Seed);
         var history = new LossHistory(TrainingReport.LossHistoryLimit);
-        var batch = new StepBatch(model.call, Input, Loss(), data, Device, GradientAccumulation) { Slowdown = Slowdown, Optimizer = optimizer };
+        var batch = new StepBatch(model.call, Input, Loss(), data, Device, GradientAccumulation)
+        {
+            Slowdown = Slowdown,
+            Optimizer = optimizer,
+        };
         long steps = Strategy.FirstStep, samples = 0, epochSamples = 0;
         double epochLoss = 0, trainLoss = double.NaN;
         int epoch = (int)(steps / sampler.BatchesPerEpoch), passes = epoch;
@@ -277,7 +281,8 @@ public sealed class Trainer
             if (sums[2] < data.Count)
             {
                 throw new InvalidOperationException(
-                    $"the evaluation covers {(long)sums[2]} of {data.Count} samples, as another rank was lost or left meanwhile: evaluate again");
+                    $"the evaluation covers {(long)sums[2]} of {data.Count} samples, as another rank was lost or left meanwhile: "
+                    + "evaluate again");
             }
 
             return new EvaluationReport(sums[0] / sums[2], sums[3] == 0 ? sums[1] / sums[2] : null, (long)sums[2]);

@@ -24,7 +24,7 @@ public sealed partial class ParameterServerLaunchTests : IDisposable
         Assert.Equal((0, 1), (alone.Worker, alone.Workers));
         Assert.True(alone.Accuracy > 0.9, $"{alone}");
 
-        Result[] workers = await ResultsAsync(Launch(["-n", "2", "--servers", "2", "--consistency", "bsp", "--server-optimizer", "momentum"]));
+        Result[] workers = await ResultsAsync(Launch("-n", "2", "--servers", "2", "--consistency", "bsp", "--server-optimizer", "momentum"));
         AssertTrainedAlike(alone, workers);
     }
 
@@ -32,18 +32,26 @@ public sealed partial class ParameterServerLaunchTests : IDisposable
     public async Task Two_launchers_share_the_servers_between_them_and_equal_one_process()
     {
         Result alone = Assert.Single(await ResultsAsync(SkeinProcess.StartProgram("dotnet", [], Sample)));
-        string rendezvous = $"127.0.0.1:{FreePort()}";
+
+        // An address of this host that is not the default one: all have to listen there.
+        string rendezvous = $"127.0.0.2:{FreePort()}";
         SkeinProcess first = Node(0), second = Node(1);
         Result[] workers = [.. await ResultsAsync(first), .. await ResultsAsync(second)];
         AssertTrainedAlike(alone, workers);
+        Assert.Matches(@"^\[0\] coordinator 127\.0\.0\.2:\d+$", first.Output[0]);
+        Assert.Equal(first.Output[0][4..], second.Output[0][4..]);
         Assert.Equal(["server-0.log", "server-2.log"], Logs(0));
         Assert.Equal(["server-1.log"], Logs(1));
 
-        SkeinProcess Node(int node) => Launch(
-            ["-n", "1", "--nodes", "2", "--node-rank", $"{node}", "--rendezvous", rendezvous, "--servers", "3", "--server-optimizer", "momentum"],
-            [Secret], Path.Combine(directory, $"{node}"));
+        SkeinProcess Node(int node) => SkeinProcess.Start(
+            [Secret],
+            "launch", "-n", "1", "--nodes", "2", "--node-rank", $"{node}", "--rendezvous", rendezvous, "--run-dir", Folder(node),
+            "--servers", "3", "--server-optimizer", "momentum",
+            "--", "sh", "-c", $"echo coordinator $SKEIN_COORDINATOR; exec dotnet {Sample}");
 
-        IEnumerable<string?> Logs(int node) => Directory.GetFiles(Path.Combine(directory, $"{node}"), "server-*.log").Select(Path.GetFileName).Order();
+        string Folder(int node) => Path.Combine(directory, $"{node}");
+
+        IEnumerable<string?> Logs(int node) => Directory.GetFiles(Folder(node), "server-*.log").Select(Path.GetFileName).Order();
     }
 
     [Fact]
@@ -68,7 +76,7 @@ public sealed partial class ParameterServerLaunchTests : IDisposable
     [Fact]
     public async Task An_optimizer_that_is_not_the_jobs_is_refused_with_the_line_that_works()
     {
-        await using SkeinProcess job = Launch(["-n", "1", "--servers", "1", "--server-optimizer", "adam"]);
+        await using SkeinProcess job = Launch("-n", "1", "--servers", "1", "--server-optimizer", "adam");
         Assert.NotEqual(0, await job.ExitAsync());
         Assert.Contains(job.Errors, line => line.Contains(
             "the Trainer's optimizer is momentum, but the servers of this job run adam: start the job with --server-optimizer momentum", StringComparison.Ordinal));
@@ -134,8 +142,7 @@ public sealed partial class ParameterServerLaunchTests : IDisposable
         static reference => reference.Name!.StartsWith("Microsoft.AspNetCore", StringComparison.Ordinal)
             || reference.Name.StartsWith("Grpc.AspNetCore", StringComparison.Ordinal));
 
-    private static SkeinProcess Launch(string[] options, (string, string?)[]? environment = null, string? runDirectory = null) => SkeinProcess.Start(
-        environment ?? [], ["launch", .. options, .. runDirectory is null ? (string[])[] : ["--run-dir", runDirectory], "--", "dotnet", Sample]);
+    private static SkeinProcess Launch(params string[] options) => SkeinProcess.Start(["launch", .. options, "--", "dotnet", Sample]);
 
     // bsp sums in another order than one process; the numbers are those of the same training.
     private static void AssertTrainedAlike(Result alone, Result[] workers)
@@ -153,7 +160,7 @@ public sealed partial class ParameterServerLaunchTests : IDisposable
         await using (process)
         {
             Assert.True(await process.ExitAsync() == 0, string.Join('\n', process.Errors));
-            return [.. process.Output.Select(Parse)];
+            return [.. process.Output.Where(static line => Line().IsMatch(line)).Select(Parse)];
         }
     }
 

@@ -119,7 +119,7 @@ internal static class TrainWorker
     private static optim.Optimizer CreateOptimizer(
         TrainPlan plan, Strategy strategy, IReadOnlyList<Parameter> parameters) => plan.Optimizer switch
     {
-        _ when strategy is ParameterServerStrategy servers => JobOptimizer.Create(servers.Settings.Optimizer, parameters, plan.LearningRate),
+        _ when strategy is ParameterServerStrategy job => JobOptimizer.Create(job.Settings.Optimizer, parameters, plan.LearningRate),
         _ when strategy is HostAggregatedServers hosts => JobOptimizer.Create(hosts.Settings.Optimizer, parameters, plan.LearningRate),
         "sgd" => optim.SGD(parameters, plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
         "momentum" => optim.SGD(parameters, plan.LearningRate, momentum: TrainPlan.Momentum, weight_decay: plan.Defaults.WeightDecay ?? 0),

@@ -49,7 +49,8 @@ internal sealed class WorkerProcess : IDisposable
             new WorkerOutput(companion.Name, $"{companion.Name}.log", false, options));
 
     private static WorkerProcess Start(
-        int? rank, string name, string program, IReadOnlyList<string> arguments, Dictionary<string, string> environment, WorkerOutput output)
+        int? rank, string name, string program, IReadOnlyList<string> arguments, Dictionary<string, string> environment,
+        WorkerOutput output)
     {
         // setsid gives the worker a session and process group of its own: Ctrl-C on the terminal then reaches only the
         // launcher, and a signal to the group reaches whatever the worker starts.

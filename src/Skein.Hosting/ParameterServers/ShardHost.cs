@@ -19,7 +19,9 @@ public sealed class ShardHost : IAsyncDisposable
     public Task Completion => shard.Completion;
 
     /// <summary>Starts to listen and registers with the coordinator.</summary>
-    /// <exception cref="Skein.Collectives.RendezvousException">The coordinator was not reached, or the address cannot be listened at.</exception>
+    /// <exception cref="Skein.Collectives.RendezvousException">
+    /// The coordinator was not reached, or the address cannot be listened at.
+    /// </exception>
     /// <exception cref="ParameterServerException">The coordinator refused, or the job has failed.</exception>
     public static async Task<ShardHost> StartAsync(ParameterShardOptions options, CancellationToken cancellationToken = default)
     {

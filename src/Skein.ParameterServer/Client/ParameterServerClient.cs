@@ -170,7 +170,8 @@ public sealed class ParameterServerClient : IDisposable
     public void Leave() => ForAll(static _ => false, static channel => channel.Request(new MessageHeader { Kind = MessageKind.Leave }), static channel => channel.Receive(MessageKind.Acknowledged));
 
     /// <summary>
-    /// After <see cref="Leave"/>: says that this worker pushes again, from that clock on. To be heard by all servers before anybody's next push.
+    /// After <see cref="Leave"/>: says that this worker pushes again, from that clock on. To be heard by all servers before anybody's
+    /// next push.
     /// </summary>
     public void Return(long clock) => ForAll(
         static _ => false,

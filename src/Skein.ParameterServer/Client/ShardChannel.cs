@@ -31,7 +31,7 @@ internal sealed class ShardChannel(CoordinatorClient coordinator, int index, Sha
     /// <summary>What the shard said when it was opened.</summary>
     public MessageHeader Opened { get; private set; }
 
-    /// <summary>In a job that resumes, the versions of the checkpoints that the shard can begin with, or of that with which it has.</summary>
+    /// <summary>In a job that resumes, the versions of the checkpoints that the shard can begin with, or of the one that it did.</summary>
     public IReadOnlyList<long> Checkpoints { get; private set; } = [];
 
     /// <summary>The version of the parameters that this worker has; -1 for none.</summary>

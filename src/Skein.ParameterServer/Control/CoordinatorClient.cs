@@ -139,7 +139,8 @@ public sealed partial class CoordinatorClient : IAsyncDisposable
         try
         {
             await new Protocol.Coordination.CoordinationClient(channel).DepartAsync(
-                Messages.ToMessage(departure), deadline: DateTime.UtcNow + timeout, cancellationToken: cancellationToken).ConfigureAwait(false);
+                Messages.ToMessage(departure), deadline: DateTime.UtcNow + timeout, cancellationToken: cancellationToken)
+                .ConfigureAwait(false);
         }
         catch (RpcException error)
         {

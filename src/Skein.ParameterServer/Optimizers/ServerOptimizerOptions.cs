@@ -93,7 +93,9 @@ public sealed record ServerOptimizerOptions
         return parts.Skip(1).Aggregate(ParseKind(parts[0]), static (options, part) => options.With(part));
     }
 
-    /// <summary>As <see cref="Parse"/> reads it, with the settings that are not the default: equal for optimizers that update alike.</summary>
+    /// <summary>
+    /// As <see cref="Parse"/> reads it, with the settings that are not the default: equal for optimizers that update alike.
+    /// </summary>
     public override string ToString()
     {
         string kind = Kind == ServerOptimizerKind.Adam && AmsGrad ? "amsgrad" : Kind.ToString().ToLowerInvariant();

@@ -134,7 +134,8 @@ internal sealed class ShardCheckpoint(string directory, int shard)
 
         var told = new byte[SHA256.HashSizeInBytes];
         stream.ReadExactly(told);
-        if (!hash.GetHashAndReset().AsSpan().SequenceEqual(told)) throw Damaged(file, "its contents are not what was written (another checksum)");
+        if (hash.GetHashAndReset().AsSpan().SequenceEqual(told)) return;
+        throw Damaged(file, "its contents are not what was written (another checksum)");
     }
 
     private T Reading<T>(Func<T> read)

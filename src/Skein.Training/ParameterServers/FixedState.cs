@@ -28,11 +28,19 @@ internal static class FixedState
                 .Select(static entry => (entry.name, (Tensor)entry.parameter)),
             .. model.named_buffers().Select(static entry => (entry.name, entry.buffer)),
         ];
-        byte[] values = [.. state.SelectMany(static entry => Bytes(entry.Value))];
-        byte[] digest = SHA256.HashData([.. Encoding.UTF8.GetBytes(string.Join(';', state.Select(Describe))), .. values]);
+        byte[] shape = Encoding.UTF8.GetBytes(string.Join(';', state.Select(Describe)));
+        byte[] digest = Digest(shape, state);
         if (!settings.Elastic && Agree(digest, coordinator, settings.Workers)) return;
-        if (coordinator.Id == 0) Keep(values, digest, state, coordinator);
-        else Fetch(digest, state, coordinator);
+        if (coordinator.Id == 0) Keep(digest, shape, state, coordinator);
+        else Fetch(digest, shape, state, coordinator);
+    }
+
+    private static byte[] Digest(byte[] shape, (string Name, Tensor Value)[] state)
+    {
+        using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        hash.AppendData(shape);
+        foreach ((_, Tensor value) in state) hash.AppendData(Bytes(value));
+        return hash.GetHashAndReset();
     }
 
     // Usually all began with one seed, and nothing has to travel.
@@ -49,27 +57,30 @@ internal static class FixedState
         return digests.Chunk(numbers).All(one => one.SequenceEqual(digests.Take(numbers)));
     }
 
-    private static void Keep(byte[] values, byte[] digest, (string Name, Tensor Value)[] state, CoordinatorClient coordinator)
+    private static void Keep(byte[] digest, byte[] shape, (string Name, Tensor Value)[] state, CoordinatorClient coordinator)
     {
-        foreach ((int index, byte[] piece) in values.Chunk(PieceBytes).Index())
+        using var values = new MemoryStream();
+        foreach ((_, Tensor value) in state) values.Write(Bytes(value));
+        ReadOnlyMemory<byte> all = values.GetBuffer().AsMemory(0, (int)values.Length);
+        for (int index = 0; index * (long)PieceBytes < all.Length; index++)
         {
-            coordinator.KeepAsync(Piece(index), piece).GetAwaiter().GetResult();
+            int start = index * PieceBytes;
+            coordinator.KeepAsync(Piece(index), all.Slice(start, Math.Min(PieceBytes, all.Length - start))).GetAwaiter().GetResult();
         }
 
         // Last, so that who sees it finds the rest.
-        byte[] shape = SHA256.HashData(Encoding.UTF8.GetBytes(string.Join(';', state.Select(Describe))));
-        coordinator.KeepAsync(Name, (byte[])[.. digest, .. shape]).GetAwaiter().GetResult();
+        coordinator.KeepAsync(Name, (byte[])[.. digest, .. SHA256.HashData(shape)]).GetAwaiter().GetResult();
     }
 
-    private static void Fetch(byte[] digest, (string Name, Tensor Value)[] state, CoordinatorClient coordinator)
+    private static void Fetch(byte[] digest, byte[] shape, (string Name, Tensor Value)[] state, CoordinatorClient coordinator)
     {
         byte[] told = coordinator.FetchAsync(Name).GetAwaiter().GetResult().ToArray();
         if (told.AsSpan(0, digest.Length).SequenceEqual(digest)) return;
-        string names = string.Join(';', state.Select(Describe));
-        if (!told.AsSpan(digest.Length).SequenceEqual(SHA256.HashData(Encoding.UTF8.GetBytes(names))))
+        if (!told.AsSpan(digest.Length).SequenceEqual(SHA256.HashData(shape)))
         {
+            string own = shape.Length == 0 ? "none" : Encoding.UTF8.GetString(shape);
             throw new ParameterServerException(
-                $"worker {coordinator.Id} has other frozen parameters or buffers than worker 0: it has {(names.Length == 0 ? "none" : names)}");
+                $"worker {coordinator.Id} has other frozen parameters or buffers than worker 0: it has {own}");
         }
 
         long length = state.Sum(static entry => entry.Value.numel() * entry.Value.element_size());

@@ -55,15 +55,16 @@ public static class JobOptimizer
             if (obstacle is not null)
             {
                 throw new InvalidOperationException(
-                    $"the Trainer's optimizer is {name} {obstacle}, which parameter servers do not have, and the servers of this job run {job}: give "
-                    + $"the Trainer {job} too, or start the job with another --server-optimizer (sgd, momentum, adam, amsgrad or adagrad) that both have");
+                    $"the Trainer's optimizer is {name} {obstacle}, which parameter servers do not have, and the servers of this job run "
+                    + $"{job}: give the Trainer {job} too, or start the job with another --server-optimizer (sgd, momentum, adam, "
+                    + "amsgrad or adagrad) that both have");
             }
 
             if (name != job.ToString())
             {
                 throw new InvalidOperationException(
-                    $"the Trainer's optimizer is {name}, but the servers of this job run {job}: start the job with --server-optimizer {name}, "
-                    + $"or give the Trainer {job} (JobOptimizer.Create makes it)");
+                    $"the Trainer's optimizer is {name}, but the servers of this job run {job}: "
+                    + $"start the job with --server-optimizer {name}, or give the Trainer {job} (JobOptimizer.Create makes it)");
             }
         }
     }
@@ -76,8 +77,8 @@ public static class JobOptimizer
         return rates.Length == 1
             ? rates[0]
             : throw new InvalidOperationException(
-                $"the parameter groups of the Trainer's optimizer have learning rates of {string.Join(" and ", rates.Select(Text))}, but parameter "
-                + "servers have one for all parameters: give the groups the same, or use another strategy");
+                $"the parameter groups of the Trainer's optimizer have learning rates of {string.Join(" and ", rates.Select(Text))}, "
+                + "but parameter servers have one for all parameters: give the groups the same, or use another strategy");
     }
 
     // What servers cannot do is named apart.
@@ -112,7 +113,8 @@ public static class JobOptimizer
         _ => (group.GetType().DeclaringType?.Name ?? group.GetType().Name, "(an optimizer of its own kind)"),
     };
 
-    private static string OfAdam(double? beta1, double? beta2, double? epsilon, bool? amsgrad, double? weightDecay) => new ServerOptimizerOptions
+    private static string OfAdam(
+        double? beta1, double? beta2, double? epsilon, bool? amsgrad, double? weightDecay) => new ServerOptimizerOptions
     {
         Kind = ServerOptimizerKind.Adam,
         Beta1 = beta1 ?? 0.9,

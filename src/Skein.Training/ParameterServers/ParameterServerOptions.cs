@@ -28,7 +28,8 @@ public sealed record ParameterServerOptions
         Environment.GetEnvironmentVariable(CoordinatorVariable) is { Length: > 0 } address
             ? address
             : throw new RendezvousException(
-                $"{CoordinatorVariable} is not set: start the program with skein launch --servers S, or set it to the coordinator's HOST:PORT"));
+                $"{CoordinatorVariable} is not set: start the program with skein launch --servers S, "
+                + "or set it to the coordinator's HOST:PORT"));
 
     /// <summary>As <see cref="FromEnvironment()"/>, with the coordinator at <paramref name="address"/>, HOST:PORT.</summary>
     /// <exception cref="RendezvousException">Something is missing or malformed.</exception>

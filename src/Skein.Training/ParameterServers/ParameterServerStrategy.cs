@@ -379,7 +379,8 @@ public sealed class ParameterServerStrategy : Strategy, IAsyncDisposable
         failed = true;
         string missing = string.Join(", ", Enumerable.Range(0, worldSize).Except(present));
         return new ParameterServerException(
-            $"worker(s) {missing} had left the job when worker {coordinator.Id} asked for a sum over all: every worker has to make the same calls");
+            $"worker(s) {missing} had left the job when worker {coordinator.Id} asked for a sum over all: "
+            + "every worker has to make the same calls");
     }
 
     // Whatever its program makes of the error: a worker of which a call failed has not finished well.
