@@ -110,7 +110,7 @@ public class FrozenParameterTests
             return 0;
         }));
         Assert.All(error.InnerExceptions, static inner => Assert.Contains(
-            "'first.weight' Float32[4, 4] (frozen) on rank 0, but 'first.weight' Float32[4, 4] on rank 1", inner.Message, StringComparison.Ordinal));
+            "'first.weight' Float32[4, 4], frozen on rank 0, but 'first.weight' Float32[4, 4] on rank 1", inner.Message, StringComparison.Ordinal));
     }
 
     [Fact]

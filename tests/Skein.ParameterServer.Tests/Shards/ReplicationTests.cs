@@ -139,14 +139,14 @@ public sealed class ReplicationTests
         File.Move(Path.Combine(directory, "shard-1.previous.ckpt"), Path.Combine(directory, "shard-1.ckpt"), overwrite: true);
         Assert.Equal(whole, await CheckpointedAsync(settings with { Restore = true }, initial, table, 5, 10));
 
-        // Nothing in common: one of 10 updates, and one of 20.
+        // Nothing in common: those of 10 and 5 updates, and one of 20.
         foreach (string file in new[] { "shard-0.ckpt", "shard-0.previous.ckpt" }) File.Copy(Path.Combine(directory, file), Path.Combine(directory, $"{file}.kept"));
         await CheckpointedAsync(settings with { Restore = true }, initial, table, 10, 20);
         foreach (string file in new[] { "shard-0.ckpt", "shard-0.previous.ckpt" }) File.Move(Path.Combine(directory, $"{file}.kept"), Path.Combine(directory, file), overwrite: true);
         File.Delete(Path.Combine(directory, "shard-1.previous.ckpt"));
         ParameterServerException error = await Assert.ThrowsAsync<ParameterServerException>(
             () => CheckpointedAsync(settings with { Restore = true }, initial, table, 20, 21));
-        Assert.StartsWith("the checkpoints of the shards have no step in common: server shard 0 of 10, server shard 1 of 20 updates", error.Message, StringComparison.Ordinal);
+        Assert.StartsWith("the checkpoints of the shards have no step in common: server shard 0 of 10 and 5, server shard 1 of 20 updates", error.Message, StringComparison.Ordinal);
         Directory.Delete(directory, recursive: true);
     }
 
