@@ -26,6 +26,9 @@ public sealed class TcpStoreServer : IAsyncDisposable
     /// <summary>The address that it listens at, with the port that the system chose if none was asked for.</summary>
     public IPEndPoint Endpoint => Listener.Endpoint;
 
+    /// <summary>The store itself, for its host: no connection is needed. The server disposes it.</summary>
+    public Store Store => store;
+
     /// <summary>The store's listener, so that its host can serve other purposes at the same address.</summary>
     internal AuthenticatedListener Listener { get; }
 
