@@ -28,6 +28,14 @@ public sealed class Coordinator : IAsyncDisposable
     /// <summary>Completes when the job has ended: with null when all workers have left, with the reason when it failed.</summary>
     public Task<string?> Finished => state.Ended;
 
+    /// <summary>
+    /// A process of this host that was started as a member has ended. The job fails by it where it still waits for members
+    /// and this one never came; the loss of one that did come is noticed anyway.
+    /// </summary>
+    /// <param name="processId">The process's number.</param>
+    /// <param name="what">Who ended and how, as in "server-0 exited with code 1".</param>
+    public void ReportEnded(int processId, string what) => state.ReportEnded(processId, what);
+
     /// <summary>Starts to wait for members.</summary>
     /// <exception cref="Skein.Collectives.RendezvousException">The address cannot be listened at.</exception>
     public static async Task<Coordinator> StartAsync(CoordinatorOptions options, CancellationToken cancellationToken = default)

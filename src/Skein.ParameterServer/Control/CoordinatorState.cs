@@ -60,6 +60,9 @@ internal sealed partial class CoordinatorState(CoordinatorOptions options)
     /// <summary>A member is gone without having left.</summary>
     public void Lose(Member member, string reason) => Change(() => membership.Lose(member, reason));
 
+    /// <summary>A process of this host has ended, which may have been a member, or was to become one.</summary>
+    public void ReportEnded(int processId, string what) => Change(() => membership.ReportEnded(processId, what));
+
     /// <summary>Looks who has been silent or missing for too long.</summary>
     public void Tick() => Change(() => membership.Tick(Now));
 

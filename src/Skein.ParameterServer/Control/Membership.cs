@@ -85,6 +85,14 @@ internal sealed class Membership(CoordinatorOptions options)
         Change(View with { Failure = failure });
     }
 
+    /// <summary>A process of this host has ended: nobody need wait any longer for it to register.</summary>
+    public void ReportEnded(int processId, string what)
+    {
+        bool registered = shards.Servers.Concat(workers.Values).Any(
+            member => member.Registration.ProcessId == processId && member.Registration.HostName == Environment.MachineName);
+        if (!complete && !registered) Fail($"{what} before it had joined the job");
+    }
+
     /// <summary>Looks who has been silent or missing for too long.</summary>
     public void Tick(TimeSpan now)
     {
