@@ -145,7 +145,7 @@ internal sealed class Interruptible : IDisposable
     {
         interrupt.Dispose();
         terminate.Dispose();
-        source.Dispose();
+        // The source is left to the collector: a second signal may be under way.
     }
 
     private void Stop(PosixSignalContext context)

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Runtime.InteropServices;
 using Skein.Cli;
 using Skein.Cli.Bench;
 using Skein.Cli.Doctor;
@@ -6,6 +7,9 @@ using Skein.Collectives.Rendezvous;
 
 // mpirun gives ranks a pseudo-terminal, to which the runtime would write control sequences, in front of the JSON.
 if (LauncherEnvironment.HasRank()) Environment.SetEnvironmentVariable("TERM", "dumb");
+
+// SIGQUIT asks a rank for a dump, and ends no command: neither before a rank has joined, nor where there is nothing to dump.
+using var quit = OperatingSystem.IsWindows() ? null : PosixSignalRegistration.Create(PosixSignal.SIGQUIT, static context => context.Cancel = true);
 
 var root = new RootCommand("Trains one model on many machines.")
 {

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Runtime.InteropServices;
+using Microsoft.Extensions.Logging;
 using Skein.Cli.Train;
 using Skein.Collectives;
 using Skein.Collectives.Rendezvous;
@@ -54,7 +55,7 @@ internal static class TrainCommand
     private static async Task<int> LaunchWithServersAsync(TrainOptions options, JobSettings settings)
     {
         JobSecret? given = JobSecret.FromEnvironment();
-        JobSecret secret = given ?? JobSecret.Generate();
+        JobSecret secret = given ?? JobSecret.Generate(LauncherEnvironment.ReadEncryption());
         await using var coordinator = await Coordinator.StartAsync(new CoordinatorOptions
         {
             Secret = secret,
@@ -63,6 +64,7 @@ internal static class TrainCommand
             Workers = settings.Workers,
             Elastic = settings.Elastic,
             Settings = settings.ToJson(),
+            Logger = settings.Elastic || options.Server.Replicas > 1 ? new StandardErrorLogger(LogLevel.Warning) : null,
         });
         if (settings.Elastic && given is not null) Console.Error.WriteLine($"more workers join with the same SKEIN_JOB_SECRET and --coordinator {coordinator.Endpoint}");
         string[] self = ThisCommand.Read().Arguments[..ThisCommand.HostArguments];
@@ -73,31 +75,36 @@ internal static class TrainCommand
             Environment = new Dictionary<string, string> { [ParameterServerOptions.CoordinatorVariable] = coordinator.Endpoint.ToString() },
             Companions = [.. Enumerable.Range(0, processes).Select(server => new CompanionProcess($"server-{server}", [.. self, "parameter-server", "serve"]))],
             SurvivesLossOf = rank => settings.Elastic && rank != 0,
+            ProcessEnded = coordinator.ReportEnded,
         });
     }
 
     private static async Task<int> WorkAsync(TrainOptions options, int localWorldSize)
     {
         WorkerEnvironment.Apply(localWorldSize);
-        using var cancellation = new CancellationTokenSource();
+        // Left to the collector: a second signal may meet the end.
+        var cancellation = new CancellationTokenSource();
+        int code = CommandLine.Interrupted;
         using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
         using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
         try
         {
             return await TrainWorker.RunAsync(options, cancellation.Token);
         }
-        catch (SkeinException) when (cancellation.IsCancellationRequested)
+        catch (Exception error) when (cancellation.IsCancellationRequested && error is SkeinException or OperationCanceledException)
         {
             // The others were interrupted as well: that they are gone is no news.
-            return CommandLine.Interrupted;
+            return code;
         }
 
         void Stop(PosixSignalContext context)
         {
             context.Cancel = true;
+            // A launcher tells by it which signal ended one of its ranks.
+            if (context.Signal == PosixSignal.SIGTERM && LauncherEnvironment.HasRank()) code = CommandLine.Terminated;
             cancellation.Cancel();
             // A step that waits for a peer does not see the cancellation.
-            _ = Task.Delay(Grace).ContinueWith(_ => Environment.Exit(CommandLine.Interrupted), TaskScheduler.Default);
+            _ = Task.Delay(Grace).ContinueWith(_ => Environment.Exit(code), TaskScheduler.Default);
         }
     }
 
@@ -112,8 +119,9 @@ internal static class TrainCommand
             ProcessesPerNode = options.Workers,
             RunDirectory = directory,
             Output = LaunchOutput.RankZero,
+            Logger = new StandardErrorLogger(LogLevel.Warning),
         }));
-        if (outcome.ExitCode is 0 or CommandLine.Interrupted) return outcome.ExitCode;
+        if (outcome.ExitCode == 0 || outcome.IsInterrupted) return outcome.ExitCode;
         Report(outcome, directory, options.Strategy == TrainPlan.ParameterServer);
         return outcome.ExitCode == CommandLine.BadUsage ? CommandLine.BadUsage : CommandLine.Failed;
     }

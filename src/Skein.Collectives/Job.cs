@@ -94,7 +94,8 @@ internal sealed class Job : IAsyncDisposable
         string host = options.HostId ?? RankAddress.LocalHostId();
         if (options.WorldSize == 1)
         {
-            return new Job(options, options.JobId, null, null, null, null, [new RankAddress(host, "127.0.0.1", 0)], new QuitSignal(), new CancellationTokenSource())
+            RankAddress[] alone = [new RankAddress(host, "127.0.0.1", 0)];
+            return new Job(options, options.JobId, null, null, null, null, alone, new QuitSignal(), new CancellationTokenSource())
             {
                 TimeoutTicks = ticks,
             };
@@ -118,7 +119,8 @@ internal sealed class Job : IAsyncDisposable
 
         if (options is { Encryption: true, Transport: TransportKind.Mpi } && options.LocalWorldSize < options.WorldSize)
         {
-            throw new RendezvousException("SKEIN_ENCRYPTION is on, but MPI carries its bytes between hosts in the clear: use --transport tcp (SKEIN_TRANSPORT)");
+            throw new RendezvousException(
+                "SKEIN_ENCRYPTION is on, but MPI carries its bytes between hosts in the clear: use --transport tcp (SKEIN_TRANSPORT)");
         }
 
         JobSecret secret = options.Secret ?? throw new JobAuthenticationException(
@@ -351,7 +353,8 @@ internal sealed class Job : IAsyncDisposable
             : $"has it the same SKEIN_REDIS_STORE, and the job id '{options.JobId}'?";
         return new CollectiveTimeoutException(string.Create(
             CultureInfo.InvariantCulture,
-            $"rank {options.Rank} waited {options.Timeout.TotalSeconds:0.###} s for rank {rank} to join the job of {options.WorldSize} ranks; was it started, and {advice}"),
+            $"rank {options.Rank} waited {options.Timeout.TotalSeconds:0.###} s for rank {rank} to join the job of {options.WorldSize} ranks; ")
+            + $"was it started, and {advice}",
             error);
     }
 

@@ -23,6 +23,7 @@ internal static class TrainWorker
     public static async Task<int> RunAsync(TrainOptions options, CancellationToken cancellationToken)
     {
         ProcessGroupOptions place = LauncherEnvironment.Read();
+        if (options.RunDirectory is { } run) place = place with { FlightRecorderDirectory = run };
         TrainPlan plan = TrainPlan.Create(options, place.WorldSize);
         NativeLibTorch.Load();
         Device device = SelectDevice(plan.Device, place.LocalRank);

@@ -15,7 +15,8 @@ internal static class AgentRendezvous
 
     /// <summary>Whether the ranks meet this way. The same on all ranks of a job.</summary>
     public static bool Applies(ProcessGroupOptions options) =>
-        options is { Agent: not null, WorldSize: > 1, RedisStore: null, StoreHostedByLauncher: false } && options.LocalWorldSize == options.WorldSize;
+        options is { Agent: not null, WorldSize: > 1, RedisStore: null, StoreHostedByLauncher: false }
+        && options.LocalWorldSize == options.WorldSize;
 
     /// <summary>Starts the store on rank 0, and waits for it on the others.</summary>
     /// <returns>The options with the rendezvous filled in, and on rank 0 the store that was started.</returns>
@@ -48,7 +49,8 @@ internal static class AgentRendezvous
             catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
             {
                 throw new CollectiveTimeoutException(
-                    $"rank {options.Rank} waited {options.Timeout.TotalSeconds:0.###} s for rank 0 of torchrun's job to leave its port in {path}; was it started?");
+                    $"rank {options.Rank} waited {options.Timeout.TotalSeconds:0.###} s for rank 0 of torchrun's job to leave its port in {path}; "
+                    + "was it started?");
             }
         }
     }

@@ -102,7 +102,8 @@ internal static class Handshake
         if (answer[0] == (byte)Answer.EncryptionDiffers)
         {
             throw new JobAuthenticationException(
-                $"the client {(encrypts ? "encrypts" : "does not encrypt")} and this process does {(encrypts ? "not" : "so")}: set SKEIN_ENCRYPTION alike");
+                $"the client {(encrypts ? "encrypts" : "does not encrypt")} and this process does {(encrypts ? "not" : "so")}: "
+                + "set SKEIN_ENCRYPTION alike");
         }
 
         var hello = new byte[length];

@@ -70,9 +70,9 @@ public static class LauncherEnvironment
 
     // What keeps jobs apart that share a Redis server. It becomes part of the names of keys and files.
     internal static ProcessGroupOptions Named(Func<string, string?> read, string variable, ProcessGroupOptions options) =>
-        read(variable) is { } id and not "none"
-            ? options with { JobId = string.Concat(id.Take(64).Select(letter => char.IsAsciiLetterOrDigit(letter) || letter is '.' or '-' ? letter : '_')) }
-            : options;
+        read(variable) is { } id and not "none" ? options with { JobId = string.Concat(id.Take(64).Select(Safe)) } : options;
+
+    private static char Safe(char letter) => char.IsAsciiLetterOrDigit(letter) || letter is '.' or '-' ? letter : '_';
 
     private static ProcessGroupOptions Alone(Func<string, string?> read) =>
         read("WORLD_SIZE") is { } size and not "1"
@@ -111,7 +111,8 @@ public static class LauncherEnvironment
             {
                 MasterAddress = read("MASTER_ADDR") ?? options.MasterAddress,
                 // Torchrun's own store holds its port; on several hosts all ranks know the next one without a word.
-                MasterPort = Optional(read, "MASTER_PORT", 1, 65535) is { } port ? port + (options.Agent is null || port == 65535 ? 0 : 1) : options.MasterPort,
+                MasterPort = Optional(read, "MASTER_PORT", 1, 65535) is not { } port ? options.MasterPort
+                    : options.Agent is null || port == 65535 ? port : port + 1,
                 StoreHostedByLauncher = Optional(read, "SKEIN_LAUNCHER_STORE", 0, 1) == 1,
                 RedisStore = read("SKEIN_REDIS_STORE"),
                 JobId = read("SKEIN_JOB_ID") ?? options.JobId,

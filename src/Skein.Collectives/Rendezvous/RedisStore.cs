@@ -94,7 +94,8 @@ public sealed class RedisStore : Store
                 // Without the library's message and inner error, which may quote the configuration.
                 throw new RendezvousException(
                     $"could not connect to {name} within {timeout.TotalSeconds:0.###} s: {failure}; " +
-                    "check that the server is running there, and in SKEIN_REDIS_STORE the user, the password, the database and, with ssl=true, that its certificate is trusted");
+                    "check that the server is running there, and in SKEIN_REDIS_STORE the user, the password, the database " +
+                    "and, with ssl=true, that its certificate is trusted");
             }
 
             await Task.WhenAny(Task.Delay(LongestDelay, deadline.Token)).ConfigureAwait(false);
@@ -180,12 +181,13 @@ public sealed class RedisStore : Store
     /// <inheritdoc/>
     public override ValueTask DisposeAsync() => connection.DisposeAsync();
 
-    /// <summary>Deletes what was written through this object, for at most the time of one answer: where a job has ended, nobody reads it any more.</summary>
+    /// <summary>Deletes what was written through this object, once a job has ended; for at most the time of one answer.</summary>
     internal async Task RemoveOwnKeysAsync()
     {
+        RedisKey[] own = [.. written.Keys.Select(key => (RedisKey)(prefix + key))];
         try
         {
-            await AskAsync(database.KeyDeleteAsync([.. written.Keys.Select(key => (RedisKey)(prefix + key))]), CancellationToken.None).ConfigureAwait(false);
+            await AskAsync(database.KeyDeleteAsync(own), CancellationToken.None).ConfigureAwait(false);
         }
         catch (SkeinException)
         {

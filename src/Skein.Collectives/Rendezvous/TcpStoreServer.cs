@@ -82,9 +82,14 @@ public sealed class TcpStoreServer : IAsyncDisposable
                 if (request.Operation != StoreOperation.Get || reply.IsCompleted) await reply.ConfigureAwait(false);
             }
         }
-        catch (Exception error) when (error is InvalidDataException or IOException or ObjectDisposedException)
+        catch (InvalidDataException error)
         {
             logger.LogWarning("The store at {Endpoint} closed a connection: {Reason}", Endpoint, error.Message);
+        }
+        catch (Exception error) when (error is IOException or ObjectDisposedException)
+        {
+            // The client has ended, or the server ends.
+            logger.LogDebug("The store at {Endpoint} closed a connection: {Reason}", Endpoint, error.Message);
         }
         finally
         {

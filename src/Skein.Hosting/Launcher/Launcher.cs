@@ -25,7 +25,7 @@ public static partial class Launcher
         options = options with { Program = ProgramPath.Find(options.Program) };
 
         using var workers = new WorkerGroup();
-        using var interruption = new Interruption(() => workers.Signal(Signals.Quit), cancellationToken);
+        using var interruption = new Interruption(cancellationToken);
         try
         {
             var outcome = await RunAsync(options, workers, interruption).ConfigureAwait(false);
@@ -40,8 +40,9 @@ public static partial class Launcher
 
     private static async Task<LaunchOutcome> RunAsync(LaunchOptions options, WorkerGroup workers, Interruption interruption)
     {
-        var secret = options.Secret ?? JobSecret.Generate();
+        var secret = options.Secret ?? JobSecret.Generate(LauncherEnvironment.ReadEncryption());
         await using var nodes = await NodeRendezvous.JoinAsync(options, secret, JobId(), interruption.Token).ConfigureAwait(false);
+        interruption.QuitAsked = () => _ = workers.AskForDumpsAsync(nodes);
         var launchId = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(16));
         await using var sweeper = Sweeper.Start(launchId);
         foreach (var companion in options.Companions)
@@ -57,7 +58,7 @@ public static partial class Launcher
 
         WorkerProcess Start(int rank, bool again)
         {
-            var environment = WorkerEnvironment.Create(options, rank - first, nodes.Store, secret, nodes.JobId);
+            var environment = WorkerEnvironment.Create(options, rank - first, nodes.Endpoint, secret, nodes.JobId);
             environment[Sweeper.Mark] = launchId;
             return WorkerProcess.Start(rank, again, options, environment);
         }

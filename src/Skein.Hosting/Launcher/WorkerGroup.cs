@@ -19,8 +19,21 @@ internal sealed class WorkerGroup : IDisposable
         lock (gate) workers.Add(worker);
     }
 
-    /// <summary>Sends a signal to every worker that still runs.</summary>
-    public void Signal(int signal) => Signal(signal, static _ => true);
+    /// <summary>
+    /// Asks the ranks for a dump by SIGQUIT, which those that have not joined do not expect yet: it would end them. Companions
+    /// have nothing to dump.
+    /// </summary>
+    public async Task AskForDumpsAsync(NodeRendezvous nodes)
+    {
+        List<WorkerProcess> ranks;
+        lock (gate) ranks = [.. workers.Where(worker => worker.Rank is not null && !worker.Exited.IsCompleted)];
+        foreach (var worker in ranks)
+        {
+            if (await nodes.HasJoinedAsync(worker.Rank!.Value).ConfigureAwait(false)) worker.SignalHandlers(Signals.Quit);
+        }
+    }
+
+    private void Signal(int signal) => Signal(signal, static _ => true);
 
     private void Signal(int signal, Func<WorkerProcess, bool> which)
     {
@@ -36,6 +49,7 @@ internal sealed class WorkerGroup : IDisposable
     /// <summary>Waits until the job has ended on all nodes; on return no worker of this node runs.</summary>
     public async Task<LaunchOutcome> WatchAsync(NodeRendezvous nodes, LaunchOptions options, Func<int, WorkerProcess> startAgain, Interruption interruption)
     {
+        foreach (var companion in workers.Where(worker => worker.Rank is null)) _ = TellWhenEndedAsync(companion, options);
         var outcome = await WaitForEndAsync(nodes, options, startAgain, interruption).ConfigureAwait(false);
         if (outcome.ExitCode == 0)
         {
@@ -44,8 +58,10 @@ internal sealed class WorkerGroup : IDisposable
             return outcome;
         }
 
-        await nodes.AnnounceFailureAsync(outcome).ConfigureAwait(false);
-        await Task.WhenAll(StopAsync(interruption), nodes.LeaveAsync()).ConfigureAwait(false);
+        // At the same time, so that a store which does not answer keeps no worker alive.
+        var left = nodes.LeaveAsync(outcome);
+        await StopAsync(interruption).ConfigureAwait(false);
+        await Task.WhenAny(left, interruption.Second).ConfigureAwait(false);
         return outcome;
     }
 
@@ -71,21 +87,38 @@ internal sealed class WorkerGroup : IDisposable
             var failed = ended.Where(worker => worker.Exited is { IsCompletedSuccessfully: true, Result: not 0 }).ToList();
             if (failed.Find(IsIndispensable) is { } fatal) return new LaunchOutcome(fatal.Exited.Result, fatal.Rank, Describe(fatal));
             running.RemoveAll(ended.Contains);
-            foreach (var lost in failed)
+            foreach (var worker in ended)
             {
-                var again = restarts < options.Restarts && (!hasIndispensable || running.Exists(IsIndispensable));
-                options.LossSurvived(again ? $"{Describe(lost)}, and is started again ({++restarts} of {options.Restarts})" : Describe(lost));
-                if (again) running.Add(await ReplaceAsync(lost, startAgain).ConfigureAwait(false));
+                var lost = failed.Contains(worker);
+                var again = lost && restarts < options.Restarts && (!hasIndispensable || running.Exists(IsIndispensable));
+                var how = Describe(worker);
+                if (lost) options.LossSurvived(again ? $"{how}, and is started again ({++restarts} of {options.Restarts})" : how);
+                if (again)
+                {
+                    running.Add(await ReplaceAsync(worker, startAgain).ConfigureAwait(false));
+                    continue;
+                }
+
+                nodes.ReportGone(worker.Rank!.Value, Signals.Describe(worker.Exited.Result));
+                options.ProcessEnded(worker.Id, how);
             }
         }
 
-        await Task.WhenAny(nodes.FinishAsync(), interruption.First, nodes.Failure).ConfigureAwait(false);
-        return Ended(nodes, interruption) ?? new LaunchOutcome(0, null, null);
+        var finished = nodes.FinishAsync();
+        await Task.WhenAny(finished, interruption.First, nodes.Failure).ConfigureAwait(false);
+        return finished.IsCompletedSuccessfully ? new LaunchOutcome(0, null, null) : Ended(nodes, interruption)!;
 
         bool IsIndispensable(WorkerProcess worker) => !options.SurvivesLossOf(worker.Rank!.Value);
 
-        static string Describe(WorkerProcess worker) => $"rank {worker.Rank} {Signals.Describe(worker.Exited.Result)}";
     }
+
+    private static async Task TellWhenEndedAsync(WorkerProcess companion, LaunchOptions options)
+    {
+        await companion.Exited.ConfigureAwait(false);
+        options.ProcessEnded(companion.Id, Describe(companion));
+    }
+
+    private static string Describe(WorkerProcess worker) => $"{worker.Name} {Signals.Describe(worker.Exited.Result)}";
 
     private async Task<WorkerProcess> ReplaceAsync(WorkerProcess lost, Func<int, WorkerProcess> startAgain)
     {
