@@ -174,14 +174,17 @@ public sealed class LauncherEdgeTests : IDisposable
         await coordinator.WaitForLinesAsync(1, line => line.StartsWith("coordinator at ", StringComparison.Ordinal));
         var address = coordinator.Errors[0]["coordinator at ".Length..];
         await using var server = SkeinProcess.Start(environment, "parameter-server", "serve", "--coordinator", address);
-        await using var worker = SkeinProcess.Start(
-            environment, "train", "digits", "--strategy", "parameter-server", "--coordinator", address, "--epochs", "100000", "--run-dir", directory);
-        while (!File.Exists(Path.Combine(directory, "metrics.jsonl"))) await Task.Delay(20, TestContext.Current.CancellationToken);
-        foreach (var process in new[] { coordinator, server, worker }) process.Signal(Quit);
-        // Who was ended by the signal would not live to end in another way.
-        worker.Signal(SkeinProcess.Interrupt);
-        Assert.Equal(130, await worker.ExitAsync(Soon));
-        Assert.Equal((1, 1), (await coordinator.ExitAsync(Soon), await server.ExitAsync(Soon)));
+        // It has started, and waits: one connection to the coordinator.
+        using var limit = new CancellationTokenSource(Soon);
+        while (ProcessSockets.Connected(server.Id) == 0) await Task.Delay(20, limit.Token);
+        foreach (var process in new[] { coordinator, server })
+        {
+            process.Signal(Quit);
+            process.Signal(SkeinProcess.Interrupt);
+        }
+
+        // Who was ended by the first signal would end with 131.
+        Assert.Equal((130, 130), (await coordinator.ExitAsync(Soon), await server.ExitAsync(Soon)));
     }
 
     [Fact]

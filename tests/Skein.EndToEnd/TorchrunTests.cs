@@ -26,7 +26,7 @@ public sealed class TorchrunTests : IDisposable
         await using var first = Rank(0, 2, "check");
         Assert.Equal(0, await first.ExitAsync());
         Assert.Equal(0, await second.ExitAsync());
-        Assert.Equal(["joined"], first.Output);
+        Assert.Equal(["joined", "checked shm"], first.Output);
         Assert.Empty(Directory.GetFiles(home, "*", SearchOption.AllDirectories));
     }
 
