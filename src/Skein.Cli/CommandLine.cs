@@ -17,6 +17,7 @@ internal static class CommandLine
     public const int Failed = 1;
     public const int BadUsage = 2;
     public const int Interrupted = 130;
+    public const int Terminated = 143;
 
     public static async Task<int> RunAsync(RootCommand root, string[] args)
     {

@@ -81,7 +81,7 @@ internal static class LaunchCommand
     private static async Task<int> RunAsync(ParseResult parsed, CancellationToken cancellationToken)
     {
         var outcome = await Launcher.RunAsync(ReadOptions(parsed), cancellationToken);
-        if (outcome.Failure is not { } failure || outcome.ExitCode == CommandLine.Interrupted) return outcome.ExitCode;
+        if (outcome.IsInterrupted || outcome.Failure is not { } failure) return outcome.ExitCode;
         IReadOnlyList<string> lines = outcome.FailedRank is { } rank ? outcome.LastLines[rank] : [];
         CommandLine.Report(lines.Count == 0 ? failure : $"{failure}; its last lines:");
         foreach (var line in lines) await Console.Error.WriteLineAsync($"[{outcome.FailedRank}] {line}");
@@ -131,6 +131,7 @@ internal static class LaunchCommand
             SurvivesLossOf = rank => (tolerates || elastic) && rank != 0,
             Restarts = restarts,
             LossSurvived = CommandLine.Report,
+            Logger = settings.Logger,
             Environment = ReadEmulation(parsed),
         };
     }

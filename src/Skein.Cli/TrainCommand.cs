@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Microsoft.Extensions.Logging;
 using Skein.Cli.LibTorch;
 using Skein.Cli.Train;
 using Skein.Collectives;
@@ -87,10 +88,10 @@ internal static class TrainCommand
         {
             return await TrainWorker.RunAsync(options, interruption.Token);
         }
-        catch (SkeinException) when (interruption.Token.IsCancellationRequested)
+        catch (Exception error) when (interruption.Token.IsCancellationRequested && error is SkeinException or OperationCanceledException)
         {
             // The others were interrupted as well: that they are gone is no news.
-            return CommandLine.Interrupted;
+            return interruption.ExitCode;
         }
     }
 
@@ -105,8 +106,9 @@ internal static class TrainCommand
             ProcessesPerNode = options.Workers,
             RunDirectory = directory,
             Output = LaunchOutput.RankZero,
+            Logger = new StandardErrorLogger(LogLevel.Warning),
         }));
-        if (outcome.ExitCode is 0 or CommandLine.Interrupted) return outcome.ExitCode;
+        if (outcome.ExitCode == 0 || outcome.IsInterrupted) return outcome.ExitCode;
         Report(outcome, directory, options.Strategy == TrainPlan.ParameterServer);
         return outcome.ExitCode == CommandLine.BadUsage ? CommandLine.BadUsage : CommandLine.Failed;
     }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Security.Cryptography;
 using System.Text.Json;
 
 namespace Skein.Collectives;
@@ -35,6 +36,42 @@ internal sealed class FlightRecorder(string group)
         entry.Failed = failed;
     }
 
+    /// <summary>
+    /// The file that a rank's recorders are written to. In the temporary folder, which others may write to, nobody can know
+    /// its name beforehand.
+    /// </summary>
+    public static string PathOf(string? directory, int rank) => directory is null
+        ? Path.Combine(Path.GetTempPath(), $"skein-flight-recorder-rank-{rank}-{RandomName()}.json")
+        : Path.Combine(directory, $"flight-recorder-rank-{rank}.json");
+
+    /// <summary>Writes the recorders of a rank to a file that only this user reads. Replaces what has its name, and follows no link.</summary>
+    /// <exception cref="IOException">The file cannot be written.</exception>
+    /// <exception cref="UnauthorizedAccessException">The folder belongs to somebody else.</exception>
+    public static void Write(FlightRecorder[] recorders, string path)
+    {
+        Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(path))!);
+        string unfinished = $"{path}.{RandomName()}.tmp";
+        var options = new FileStreamOptions { Mode = FileMode.CreateNew, Access = FileAccess.Write };
+        if (!OperatingSystem.IsWindows()) options.UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+        try
+        {
+            using (var stream = new FileStream(unfinished, options))
+            using (var json = new Utf8JsonWriter(stream, new JsonWriterOptions { Indented = true }))
+            {
+                json.WriteStartArray();
+                foreach (FlightRecorder recorder in recorders) recorder.Write(json);
+                json.WriteEndArray();
+            }
+
+            File.Move(unfinished, path, overwrite: true);
+        }
+        catch (IOException)
+        {
+            File.Delete(unfinished);
+            throw;
+        }
+    }
+
     /// <summary>Writes the entries, oldest first. May run while calls go on: the newest entry is then a snapshot.</summary>
     public void Write(Utf8JsonWriter json)
     {
@@ -58,6 +95,8 @@ internal sealed class FlightRecorder(string group)
         json.WriteEndArray();
         json.WriteEndObject();
     }
+
+    private static string RandomName() => Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(8));
 
     private static string At(long ticks) =>
         (StartTime + TimeSpan.FromSeconds((ticks - StartTicks) / (double)Stopwatch.Frequency))

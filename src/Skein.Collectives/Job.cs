@@ -3,9 +3,7 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
-using System.Runtime.InteropServices;
 using System.Text;
-using System.Text.Json;
 using Microsoft.Extensions.Logging;
 using Skein.Collectives.Rendezvous;
 using Skein.Collectives.Transports.Emulated;
@@ -26,13 +24,15 @@ internal sealed class Job : IAsyncDisposable
     private readonly Lifeline? lifeline;
     private readonly LinkAcceptor acceptor = new();
     private readonly List<FlightRecorder> recorders = [];
-    private readonly PosixSignalRegistration? quitSignal;
+    private readonly QuitSignal quitSignal;
+    private readonly string dumpPath;
     private readonly CancellationTokenSource failed = new();
+    private readonly CancellationTokenSource joining;
     private JobFailure? failure;
 
     private Job(
         ProcessGroupOptions options, string name, Store? store, TcpStoreServer? server, AuthenticatedListener? listener,
-        Lifeline? lifeline, RankAddress[] addresses)
+        Lifeline? lifeline, RankAddress[] addresses, QuitSignal quitSignal, CancellationTokenSource joining)
     {
         Options = options;
         Name = name;
@@ -49,14 +49,13 @@ internal sealed class Job : IAsyncDisposable
             CancelWhenFailed();
         }
 
-        if (!OperatingSystem.IsWindows())
+        dumpPath = FlightRecorder.PathOf(options.FlightRecorderDirectory, options.Rank);
+        this.joining = joining;
+        this.quitSignal = quitSignal;
+        quitSignal.Serve(() =>
         {
-            quitSignal = PosixSignalRegistration.Create(PosixSignal.SIGQUIT, context =>
-            {
-                context.Cancel = true;
-                DumpFlightRecorders();
-            });
-        }
+            if (DumpFlightRecorders() is { } path) options.Logger.LogWarning("rank {Rank} wrote its flight recorder to {Path}", Rank, path);
+        });
     }
 
     public ProcessGroupOptions Options { get; }
@@ -95,46 +94,80 @@ internal sealed class Job : IAsyncDisposable
         string host = options.HostId ?? RankAddress.LocalHostId();
         if (options.WorldSize == 1)
         {
-            return new Job(options, options.JobId, null, null, null, null, [new RankAddress(host, "127.0.0.1", 0)]) { TimeoutTicks = ticks };
+            RankAddress[] alone = [new RankAddress(host, "127.0.0.1", 0)];
+            return new Job(options, options.JobId, null, null, null, null, alone, new QuitSignal(), new CancellationTokenSource())
+            {
+                TimeoutTicks = ticks,
+            };
         }
 
+        var quitSignal = new QuitSignal();
+        var joining = new CancellationTokenSource();
         TcpStoreServer? server = null;
         if (givenStore is null && MpiRendezvous.Applies(options)) (options, server) = MpiRendezvous.Meet(options);
+        if (givenStore is null && AgentRendezvous.Applies(options))
+        {
+            (options, server) = await AgentRendezvous.MeetAsync(options, cancellationToken).ConfigureAwait(false);
+        }
+
+        if (givenStore is null && server is null && options is { RedisStore: null, MasterPort: 0 })
+        {
+            throw new RendezvousException(
+                $"rank {options.Rank} of {options.WorldSize} has no MASTER_PORT: set MASTER_ADDR and MASTER_PORT to where rank 0 is to listen, "
+                + "the same for every rank, or start the job with 'skein launch'");
+        }
+
+        if (options is { Encryption: true, Transport: TransportKind.Mpi } && options.LocalWorldSize < options.WorldSize)
+        {
+            throw new RendezvousException(
+                "SKEIN_ENCRYPTION is on, but MPI carries its bytes between hosts in the clear: use --transport tcp (SKEIN_TRANSPORT)");
+        }
+
         JobSecret secret = options.Secret ?? throw new JobAuthenticationException(
             $"rank {options.Rank} of {options.WorldSize} has no job secret: start the job with 'skein launch', or set SKEIN_JOB_SECRET "
             + "(or SKEIN_JOB_SECRET_FILE) to the same value for every rank; make one with: openssl rand -hex 32");
-        string name = $"{options.JobId}/{Joins.AddOrUpdate((options.JobId, options.Rank), 0, (_, joined) => joined + 1)}";
+        secret = secret.WithEncryption(options.Encryption || secret.Encrypts);
+        options = options with { Secret = secret };
+        string name = Roster.Membership(options.JobId, Joins.AddOrUpdate((options.JobId, options.Rank), 0, (_, joined) => joined + 1));
         AuthenticatedListener? listener = null;
         Store? store = givenStore;
         Lifeline? lifeline = null;
         try
         {
+            (IPAddress here, options) = await FindAddressAsync(options, cancellationToken).ConfigureAwait(false);
             if (store is null && server is null && options.RedisStore is null && options.Rank == 0 && !options.StoreHostedByLauncher)
             {
-                server = TcpStoreServer.Start(
-                    new IPEndPoint(await BindAddressAsync(options, cancellationToken).ConfigureAwait(false), options.MasterPort), secret, options.Logger);
+                server = TcpStoreServer.Start(new IPEndPoint(here, options.MasterPort), secret, options.Logger);
             }
 
             store ??= options.RedisStore is { } redis
                 ? await RedisStore.ConnectAsync(redis, options.JobId, options.Timeout, cancellationToken).ConfigureAwait(false)
                 : await TcpStore.ConnectAsync(options.MasterAddress, options.MasterPort, secret, options.Timeout, cancellationToken).ConfigureAwait(false);
-            listener = AuthenticatedListener.Start(
-                new IPEndPoint(await BindAddressAsync(options, cancellationToken).ConfigureAwait(false), 0), secret, options.Logger);
+            if (options.RedisStore is not null && givenStore is null)
+            {
+                name = await MeetAsync(options, store, name, joining.Token, cancellationToken).ConfigureAwait(false);
+            }
+
+            listener = AuthenticatedListener.Start(new IPEndPoint(here, 0), secret, options.Logger);
             if (options.Rank == 0) lifeline = Lifeline.Host(listener, options.WorldSize);
             var mine = new RankAddress(host, listener.Endpoint.Address.ToString(), listener.Endpoint.Port);
-            await store.SetAsync($"{name}/rank/{options.Rank}", mine.Encode(), cancellationToken).ConfigureAwait(false);
+            await store.SetAsync(Roster.Key(name, options.Rank), mine.Encode(), cancellationToken).ConfigureAwait(false);
             var addresses = new RankAddress[options.WorldSize];
             for (int rank = 0; rank < addresses.Length; rank++)
             {
-                addresses[rank] = RankAddress.Decode(await GetAsync(store, options, $"{name}/rank/{rank}", rank, cancellationToken).ConfigureAwait(false));
+                addresses[rank] = Roster.Read(
+                    await GetAsync(store, options, Roster.Key(name, rank), rank, cancellationToken).ConfigureAwait(false), rank);
             }
 
-            lifeline ??= await Lifeline.ConnectAsync(
-                addresses[0].Host, addresses[0].Port, options.Rank, options.WorldSize, secret, options.Timeout, cancellationToken).ConfigureAwait(false);
-            return new Job(options, name, store, server, listener, lifeline, addresses) { TimeoutTicks = ticks };
+            lifeline ??= await ConnectLifelineAsync(options, name, store, secret, addresses[0], cancellationToken).ConfigureAwait(false);
+            var job = new Job(options, name, store, server, listener, lifeline, addresses, quitSignal, joining) { TimeoutTicks = ticks };
+            if (options.Rank == 0) _ = job.ReportThoseWhoCannotJoinAsync();
+            return job;
         }
         catch
         {
+            quitSignal.Dispose();
+            await joining.CancelAsync().ConfigureAwait(false);
             if (lifeline is not null) await lifeline.DisposeAsync().ConfigureAwait(false);
             if (listener is not null) await listener.DisposeAsync().ConfigureAwait(false);
             if (store is not null && givenStore is null) await store.DisposeAsync().ConfigureAwait(false);
@@ -183,8 +216,9 @@ internal sealed class Job : IAsyncDisposable
                 CollectiveTimeoutException => FailureKind.Timeout,
                 _ => FailureKind.Aborted,
             };
-            lifeline?.ReportFailure(kind, error.Message);
             known = new JobFailure(kind, Rank, error.Message);
+            if (kind == FailureKind.Timeout && lifeline is not null) known = lifeline.ReportTimeout(error.Message);
+            else lifeline?.ReportFailure(kind, error.Message);
         }
 
         bool first = Interlocked.CompareExchange(ref failure, known, null) is null;
@@ -265,10 +299,18 @@ internal sealed class Job : IAsyncDisposable
     /// <summary>From now on, connections that other ranks open for this group go to <paramref name="adopt"/>.</summary>
     public void AcceptLinks(string group, Action<int, Socket> adopt) => acceptor.Serve(group, adopt);
 
+    /// <summary>To be called once all ranks are connected: nobody can fail to join any more.</summary>
+    public void AllJoined()
+    {
+        joining.Cancel();
+        if (Rank == 0) AgentRendezvous.Forget(Options);
+    }
+
     /// <summary>Says goodbye and closes. Waits, within limits, until all ranks have come this far, unless the job has failed.</summary>
     public async ValueTask DisposeAsync()
     {
-        quitSignal?.Dispose();
+        await joining.CancelAsync().ConfigureAwait(false);
+        quitSignal.Dispose();
         if (lifeline is not null)
         {
             try
@@ -286,6 +328,7 @@ internal sealed class Job : IAsyncDisposable
 
         if (listener is not null) await listener.DisposeAsync().ConfigureAwait(false);
         acceptor.Dispose();
+        if (Store is RedisStore redis) await redis.RemoveOwnKeysAsync().ConfigureAwait(false);
         if (Store is not null and not InProcessStore) await Store.DisposeAsync().ConfigureAwait(false);
         if (server is not null) await server.DisposeAsync().ConfigureAwait(false);
     }
@@ -299,10 +342,69 @@ internal sealed class Job : IAsyncDisposable
         }
         catch (CollectiveTimeoutException error)
         {
-            throw new CollectiveTimeoutException(string.Create(
-                CultureInfo.InvariantCulture,
-                $"rank {options.Rank} waited {options.Timeout.TotalSeconds:0.###} s for rank {rank} to join the job of {options.WorldSize} ranks; was it started, and does it reach {options.MasterAddress}:{options.MasterPort}?"),
-                error);
+            throw DidNotJoin(options, rank, error);
+        }
+    }
+
+    private static CollectiveTimeoutException DidNotJoin(ProcessGroupOptions options, int rank, CollectiveTimeoutException error)
+    {
+        string advice = options.RedisStore is null
+            ? string.Create(CultureInfo.InvariantCulture, $"does it reach {options.MasterAddress}:{options.MasterPort}?")
+            : $"has it the same SKEIN_REDIS_STORE, and the job id '{options.JobId}'?";
+        return new CollectiveTimeoutException(string.Create(
+            CultureInfo.InvariantCulture,
+            $"rank {options.Rank} waited {options.Timeout.TotalSeconds:0.###} s for rank {rank} to join the job of {options.WorldSize} ranks; ")
+            + $"was it started, and {advice}",
+            error);
+    }
+
+    // A store that outlives jobs holds what earlier ones left under the same id.
+    private static async Task<string> MeetAsync(
+        ProcessGroupOptions options, Store store, string name, CancellationToken joining, CancellationToken cancellationToken)
+    {
+        if (options.Rank == 0)
+        {
+            string own = Meeting.NewName();
+            _ = Meeting.HostAsync(store, name, options.WorldSize, own, joining);
+            return $"{name}-{own}";
+        }
+
+        try
+        {
+            return $"{name}-{await Meeting.AttendAsync(store, name, options.Rank, options.Timeout, cancellationToken).ConfigureAwait(false)}";
+        }
+        catch (CollectiveTimeoutException error)
+        {
+            throw DidNotJoin(options, 0, error);
+        }
+    }
+
+    // The others wait for a rank that cannot reach rank 0; without a lifeline it can tell them only through the store.
+    private static async Task<Lifeline> ConnectLifelineAsync(
+        ProcessGroupOptions options, string name, Store store, JobSecret secret, RankAddress hub, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await Lifeline.ConnectAsync(
+                hub.Host, hub.Port, options.Rank, options.WorldSize, secret, options.Timeout, cancellationToken).ConfigureAwait(false);
+        }
+        catch (RendezvousException error)
+        {
+            await store.SetAsync($"{name}/cannot-join", Encoding.UTF8.GetBytes(error.Message), cancellationToken).ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    private async Task ReportThoseWhoCannotJoinAsync()
+    {
+        try
+        {
+            byte[] message = await Store!.GetAsync($"{Name}/cannot-join", Options.Timeout, joining.Token).ConfigureAwait(false);
+            lifeline!.ReportFailure(FailureKind.Aborted, Encoding.UTF8.GetString(message));
+        }
+        catch (Exception error) when (error is SkeinException or OperationCanceledException or ObjectDisposedException)
+        {
+            // All have joined, or the job ended in another way.
         }
     }
 
@@ -311,27 +413,27 @@ internal sealed class Job : IAsyncDisposable
         if (lifeline!.Failure is not null) failed.Cancel();
     }
 
-    /// <summary>The address of the interface that leads to the master.</summary>
-    internal static Task<IPAddress> BindAddressAsync(ProcessGroupOptions options, CancellationToken cancellationToken) =>
-        LocalAddress.TowardAsync(options.MasterAddress, "MASTER_ADDR", cancellationToken);
+    /// <summary>Where this rank listens, and the options by which it reaches the master from its host.</summary>
+    internal static async Task<(IPAddress Address, ProcessGroupOptions Options)> FindAddressAsync(
+        ProcessGroupOptions options, CancellationToken cancellationToken)
+    {
+        ListenAddress here = await ListenAddress.FindAsync(
+            options.MasterAddress, options.LocalWorldSize == options.WorldSize, options.MasterAddressSetting, cancellationToken).ConfigureAwait(false);
+        return (here.Address, options with { MasterAddress = here.Master });
+    }
 
     private string? DumpFlightRecorders()
     {
-        string path = Path.Combine(Options.FlightRecorderDirectory ?? Path.GetTempPath(), $"flight-recorder-rank-{Rank}.json");
         try
         {
             FlightRecorder[] all;
             lock (recorders) all = [.. recorders];
-            using var stream = new FileStream(path, FileMode.Create);
-            using var json = new Utf8JsonWriter(stream, new JsonWriterOptions { Indented = true });
-            json.WriteStartArray();
-            foreach (FlightRecorder recorder in all) recorder.Write(json);
-            json.WriteEndArray();
-            return path;
+            FlightRecorder.Write(all, dumpPath);
+            return dumpPath;
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
-            Options.Logger.LogWarning("cannot write the flight recorder to {Path}: {Message}", path, error.Message);
+            Options.Logger.LogWarning("cannot write the flight recorder to {Path}: {Message}", dumpPath, error.Message);
             return null;
         }
     }

@@ -181,7 +181,9 @@ public sealed partial class ProcessGroup : IAsyncDisposable
         Job job = await Job.JoinAsync(options, store, cancellationToken).ConfigureAwait(false);
         try
         {
-            return await CreateAsync(job, WorldName, [.. Enumerable.Range(0, options.WorldSize)], ownsJob: true).ConfigureAwait(false);
+            ProcessGroup world = await CreateAsync(job, WorldName, [.. Enumerable.Range(0, options.WorldSize)], ownsJob: true).ConfigureAwait(false);
+            job.AllJoined();
+            return world;
         }
         catch
         {

@@ -60,11 +60,17 @@ public sealed record ProcessGroupOptions
     /// <summary>The number of ranks on this host.</summary>
     public int LocalWorldSize { get; init; } = 1;
 
-    /// <summary>Where rank 0 (or the launcher) hosts the store.</summary>
+    /// <summary>Where rank 0 (or the launcher) hosts the store: a name or an address, or several separated by commas, one of which it is.</summary>
     public string MasterAddress { get; init; } = "127.0.0.1";
+
+    /// <summary>What <see cref="MasterAddress"/> was read from, for messages.</summary>
+    internal string MasterAddressSetting { get; init; } = "MASTER_ADDR";
 
     /// <summary>The store's port.</summary>
     public int MasterPort { get; init; }
+
+    /// <summary>Names the torchrun that started this process, where its own store holds <see cref="MasterPort"/>; else null.</summary>
+    internal string? Agent { get; init; }
 
     /// <summary>True when the launcher hosts the store, so that rank 0 must not.</summary>
     public bool StoreHostedByLauncher { get; init; }
@@ -77,6 +83,12 @@ public sealed record ProcessGroupOptions
 
     /// <summary>The job's secret; required when <see cref="WorldSize"/> is over 1, except under MPI, which makes one.</summary>
     public JobSecret? Secret { get; init; }
+
+    /// <summary>
+    /// Whether the bytes of TCP connections are encrypted, and so safe from being read or changed on the way; the same on all
+    /// ranks. Shared memory and MPI carry theirs in the clear.
+    /// </summary>
+    public bool Encryption { get; init; }
 
     /// <summary>The longest that any wait may take. Default 300 seconds.</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(300);

@@ -9,7 +9,7 @@ public sealed class ParameterServerFailureTests(TrainingRuns runs) : IDisposable
     private const int Samples = 1437;
 
     private static readonly TimeSpan Prompt = TimeSpan.FromSeconds(15);
-    private static readonly (string, string?) Secret = ("SKEIN_JOB_SECRET", new string('5', 64));
+    private static readonly (string, string?) Secret = ("SKEIN_JOB_SECRET", SkeinProcess.Secret(5));
 
     private readonly string directory = Directory.CreateTempSubdirectory("skein-server-failure-").FullName;
 
@@ -43,6 +43,7 @@ public sealed class ParameterServerFailureTests(TrainingRuns runs) : IDisposable
         await using var job = await StartAsync("--workers", "3", "--servers", "2", "--epochs", $"{Epochs}", "--consistency", "async", "--balance", "--straggler", "1:20");
         SkeinProcess.Signal(job.Worker(1), SkeinProcess.Kill);
         var result = await TrainingResult.OfAsync(job);
+        Assert.Single(job.Errors, line => line.Contains("worker 1 (process ", StringComparison.Ordinal) && line.Contains("was lost", StringComparison.Ordinal));
         Assert.Equal(2, result.GetProperty("world_size").GetInt32());
         Assert.Equal([Epochs * Chunks, Epochs * Chunks], result.Numbers<long>("server_updates"));
         Assert.Equal(Epochs, result.GetProperty("epochs").GetInt32());
@@ -120,6 +121,7 @@ public sealed class ParameterServerFailureTests(TrainingRuns runs) : IDisposable
         // Two workers are connected to the primary, and only the primary to its backup.
         SkeinProcess.Signal(servers.OrderByDescending(ProcessSockets.Accepted).ElementAt(primary ? 0 : 1), SkeinProcess.Kill);
         var result = await TrainingResult.OfAsync(job);
+        Assert.Single(job.Errors, line => line.Contains("server shard 0 (process ", StringComparison.Ordinal) && line.Contains("was lost", StringComparison.Ordinal));
         Assert.Equal(Steps, result.Losses().Length);
         Assert.Equal(undisturbed.Losses(), result.Losses());
         Assert.Equal(undisturbed.Checksum(), result.Checksum());

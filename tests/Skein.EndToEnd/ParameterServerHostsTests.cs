@@ -3,7 +3,7 @@ namespace Skein.EndToEnd;
 /// <summary>The parts of a job with parameter servers started one by one, as on hosts of their own, and its checkpoints.</summary>
 public sealed class ParameterServerHostsTests(TrainingRuns runs) : IDisposable
 {
-    private static readonly (string, string?) Secret = ("SKEIN_JOB_SECRET", new string('5', 64));
+    private static readonly (string, string?) Secret = ("SKEIN_JOB_SECRET", SkeinProcess.Secret(5));
     private static readonly TimeSpan Prompt = TimeSpan.FromSeconds(10);
 
     private readonly string directory = Directory.CreateTempSubdirectory("skein-hosts-").FullName;
@@ -18,7 +18,7 @@ public sealed class ParameterServerHostsTests(TrainingRuns runs) : IDisposable
         var address = await AddressAsync(coordinator);
 
         await using var stranger = SkeinProcess.Start(
-            [("SKEIN_JOB_SECRET", new string('6', 64))], "parameter-server", "serve", "--coordinator", address);
+            [("SKEIN_JOB_SECRET", SkeinProcess.Secret(6))], "parameter-server", "serve", "--coordinator", address);
         await using var first = Serve();
         await using var second = Serve();
         await using var rank0 = Rank(0);

@@ -10,7 +10,7 @@ namespace Skein.EndToEnd;
 public sealed partial class ParameterServerLaunchTests : IDisposable
 {
     private static readonly string Sample = Path.Combine(AppContext.BaseDirectory, "ParameterServers.dll");
-    private static readonly (string, string?) Secret = ("SKEIN_JOB_SECRET", new string('7', 64));
+    private static readonly (string, string?) Secret = ("SKEIN_JOB_SECRET", SkeinProcess.Secret(7));
     private static readonly TimeSpan Soon = TimeSpan.FromSeconds(60);
 
     private readonly string directory = Directory.CreateTempSubdirectory("skein-launch-servers-").FullName;

@@ -6,10 +6,10 @@ namespace Skein.EndToEnd;
 /// <summary>Two launchers on this machine, as if on two.</summary>
 public sealed class SeveralNodesTests
 {
-    private static readonly (string, string?)[] Secret = [("SKEIN_JOB_SECRET", new string('a', 64)), ("SKEIN_TIMEOUT_SECONDS", "30")];
+    private static readonly (string, string?)[] Secret = [("SKEIN_JOB_SECRET", SkeinProcess.Secret(1)), ("SKEIN_TIMEOUT_SECONDS", "30")];
     private static readonly TimeSpan Soon = TimeSpan.FromSeconds(30);
 
-    private readonly int port = FreePort();
+    private readonly int port = SkeinProcess.FreePort();
 
     [Fact]
     public async Task Ranks_are_numbered_across_nodes_and_share_the_jobs_name()
@@ -64,9 +64,11 @@ public sealed class SeveralNodesTests
     public async Task A_node_with_another_secret_is_refused()
     {
         await using var first = Node(0, 1, "sleep 600");
-        await using var second = Node([("SKEIN_JOB_SECRET", new string('b', 64)), ("SKEIN_TIMEOUT_SECONDS", "30")], 1, 1, "true");
+        await using var second = Node([("SKEIN_JOB_SECRET", SkeinProcess.Secret(2)), ("SKEIN_TIMEOUT_SECONDS", "30")], 1, 1, "true");
         Assert.Equal(1, await second.ExitAsync(Soon));
         Assert.Contains("secret", Assert.Single(second.Errors), StringComparison.Ordinal);
+        await first.WaitForLinesAsync(1, line => line.StartsWith("skein: warning: ", StringComparison.Ordinal)
+            && line.Contains("refused the connection from 127.0.0.1", StringComparison.Ordinal));
     }
 
     [Fact]
@@ -91,7 +93,7 @@ public sealed class SeveralNodesTests
     [Fact]
     public async Task A_node_whose_first_never_comes_gives_up_after_the_timeout()
     {
-        await using var node = Node([("SKEIN_JOB_SECRET", new string('a', 64)), ("SKEIN_TIMEOUT_SECONDS", "1")], 1, 1, "true");
+        await using var node = Node([("SKEIN_JOB_SECRET", SkeinProcess.Secret(1)), ("SKEIN_TIMEOUT_SECONDS", "1")], 1, 1, "true");
         Assert.Equal(1, await node.ExitAsync(Soon));
         Assert.StartsWith($"skein: node 1 could not join the job at 127.0.0.1:{port}", Assert.Single(node.Errors), StringComparison.Ordinal);
     }
@@ -101,11 +103,4 @@ public sealed class SeveralNodesTests
     private SkeinProcess Node((string, string?)[] environment, int rank, int processes, string script) => SkeinProcess.Start(
         environment,
         "launch", "-n", $"{processes}", "--nodes", "2", "--node-rank", $"{rank}", "--rendezvous", $"127.0.0.1:{port}", "--", "sh", "-c", script);
-
-    private static int FreePort()
-    {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
-    }
 }

@@ -1,6 +1,9 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
+using System.Net;
+using System.Net.Sockets;
 using System.Runtime.InteropServices;
+using System.Security.Cryptography;
 
 namespace Skein.EndToEnd;
 
@@ -77,6 +80,17 @@ internal sealed class SkeinProcess : IAsyncDisposable
     {
         await using var process = Start(arguments);
         return (await process.ExitAsync(), process.Output, process.Errors);
+    }
+
+    /// <summary>A job's secret that is the same in every run.</summary>
+    public static string Secret(int number) => Convert.ToHexStringLower(SHA256.HashData(BitConverter.GetBytes(number)));
+
+    /// <summary>A port that was free a moment ago.</summary>
+    public static int FreePort()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
     }
 
     public static string[] Environ(int id) => Read($"/proc/{id}/environ");

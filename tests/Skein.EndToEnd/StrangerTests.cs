@@ -41,6 +41,44 @@ public sealed class StrangerTests : IDisposable
         Assert.Empty(job.Descendants);
     }
 
+    [Fact]
+    public async Task Many_strangers_leave_no_memory_behind_in_a_rank()
+    {
+        const int Warming = 5_000, Flood = 15_000;
+        var end = Path.Combine(directory, "end");
+        await using var job = SkeinProcess.Start(
+            [("SKEIN_TRANSPORT", "shm")],
+            "launch", "-n", "2", "--", "dotnet", Path.Combine(AppContext.BaseDirectory, "Skein.TestWorker.dll"), "all-reduce-until", end);
+        await job.WaitForLinesAsync(2, line => line.EndsWith("running", StringComparison.Ordinal));
+        int rank = job.Worker(1);
+        int port = ProcessSockets.Listening(rank)[0];
+        await FloodAsync(port, Warming);
+        long before = Memory(rank, "VmRSS:");
+        await FloodAsync(port, Flood);
+        long grown = Memory(rank, "VmRSS:") - before;
+        await File.WriteAllTextAsync(end, "", TestContext.Current.CancellationToken);
+        Assert.Equal(0, await job.ExitAsync());
+        Assert.InRange(grown, -Gibibyte, 24 * Mebibyte);
+    }
+
+    /// <summary>Connections that say something wrong, some dozens at a time, each to its end.</summary>
+    private static Task FloodAsync(int port, int connections) => Parallel.ForAsync(
+        0, connections, new ParallelOptions { MaxDegreeOfParallelism = 32 }, async (_, cancellationToken) =>
+        {
+            using Socket stranger = await ConnectAsync(port);
+            try
+            {
+                await stranger.SendAsync(new byte[128], cancellationToken);
+                while (await stranger.ReceiveAsync(new byte[128], cancellationToken) > 0)
+                {
+                }
+            }
+            catch (SocketException)
+            {
+                // Cut off.
+            }
+        });
+
     private static async Task AttackAsync(int process)
     {
         long before = PeakMemory(process);
@@ -93,9 +131,11 @@ public sealed class StrangerTests : IDisposable
     }
 
     /// <summary>The most that was ever resident, in bytes.</summary>
-    private static long PeakMemory(int id)
+    private static long PeakMemory(int id) => Memory(id, "VmHWM:");
+
+    private static long Memory(int id, string field)
     {
-        var line = File.ReadLines($"/proc/{id}/status").Single(line => line.StartsWith("VmHWM:", StringComparison.Ordinal));
+        var line = File.ReadLines($"/proc/{id}/status").Single(line => line.StartsWith(field, StringComparison.Ordinal));
         return long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture) * 1024;
     }
 }

@@ -64,6 +64,34 @@ public sealed class TrainFailureTests : IDisposable
         Assert.Equal(sharedBefore, Directory.GetFiles("/dev/shm", "*skein*"));
     }
 
+    [Theory]
+    [InlineData(SkeinProcess.Interrupt, "signal 2 (SIGINT)")]
+    [InlineData(SkeinProcess.Terminate, "signal 15 (SIGTERM)")]
+    public async Task A_signal_to_one_rank_ends_the_job_with_a_line_that_names_it(int signal, string name)
+    {
+        await using var job = await EndlessAsync("--workers", "2");
+        SkeinProcess.Signal(job.Worker(1), signal);
+        Assert.Equal(1, await job.ExitAsync(Prompt));
+        Assert.Contains(job.Errors, line => line.StartsWith($"skein: rank 1 was ended by {name}", StringComparison.Ordinal));
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(2)]
+    public async Task A_frozen_rank_is_named_by_those_too_that_wait_for_others(int frozen)
+    {
+        const int Stop = 19;
+        var run = Path.Combine(directory, "run");
+        await using var job = SkeinProcess.Start(
+            [("SKEIN_TIMEOUT_SECONDS", "5")],
+            "train", "digits", "--strategy", "gossip", "--workers", "4", "--batch-size", "48", "--epochs", "1000000", "--run-dir", run);
+        await TrainingResult.FirstStepAsync(run);
+        SkeinProcess.Signal(job.Worker(frozen), Stop);
+        Assert.Equal(1, await job.ExitAsync(TimeSpan.FromSeconds(40)));
+        Assert.Contains(job.Errors, line => line.Contains($"rank {frozen} does not answer: it is frozen, or its host is lost", StringComparison.Ordinal));
+        Assert.DoesNotContain(job.Errors, line => line.Contains($"rank {(frozen + 1) % 4} does not answer", StringComparison.Ordinal));
+    }
+
     [Fact]
     public async Task Ranks_with_different_models_each_name_both_and_end()
     {

@@ -87,6 +87,24 @@ public sealed class LauncherTests : IDisposable
     }
 
     [Fact]
+    public async Task Restarts_leave_no_descriptors_behind()
+    {
+        // The first job opens what stays open anyway.
+        await RunAndListen(1, "[ $RANK = 0 ] && exit; exit 7");
+        var before = Directory.GetFileSystemEntries("/proc/self/fd").Length;
+        var lives = Path.Combine(directory, "lives");
+        var (outcome, said) = await RunAndListen(60, $"""
+            [ $RANK = 0 ] && while [ ! -e {directory}/well ]; do sleep 0.02; done && exit
+            echo >>{lives}
+            [ $(wc -l <{lives}) = 61 ] && touch {directory}/well && exit
+            exit 7
+            """);
+        Assert.Equal((0, 60), (outcome.ExitCode, said.Count));
+        // Two for each restart, once; other tests beside this one open a few.
+        Assert.InRange(Directory.GetFileSystemEntries("/proc/self/fd").Length - before, -1000, 60);
+    }
+
+    [Fact]
     public async Task Without_the_rank_that_the_job_needs_nobody_is_started_again()
     {
         var (outcome, said) = await RunAndListen(5, $"[ $RANK = 0 ] && echo $$ >{directory}/id && exit; while [ ! -s {directory}/id ] || [ -e /proc/$(cat {directory}/id) ]; do sleep 0.02; done; exit 7");

@@ -26,6 +26,7 @@ internal static class TrainWorker
     public static async Task<int> RunAsync(TrainOptions options, CancellationToken cancellationToken)
     {
         ProcessGroupOptions place = LauncherEnvironment.Read();
+        if (options.RunDirectory is { } run) place = place with { FlightRecorderDirectory = run };
         TrainPlan plan = TrainPlan.Create(options, place.WorldSize);
         await LibTorchFetch.EnsureLoadedAsync();
         Device device = SelectDevice(plan.Device, place.LocalRank);

@@ -117,7 +117,7 @@ internal sealed class AuthenticatedListener : IAsyncDisposable
     {
         LinkedListNode<Socket>? place = Admit(client);
         if (place is null) return;
-        (byte Purpose, byte[] Hello)? request = null;
+        (byte Purpose, byte[] Hello, TrafficKeys Keys)? request = null;
         try
         {
             AuthenticatedConnection.Configure(client);
@@ -143,6 +143,8 @@ internal sealed class AuthenticatedListener : IAsyncDisposable
         try
         {
             await client.SendAsync(Handshake.Admitted).ConfigureAwait(false);
+            AuthenticatedConnection.Watch(client, accepted.Purpose);
+            if (secret.Encrypts) client = EncryptedChannel.Start(client, accepted.Keys.ToClient, accepted.Keys.ToListener);
             await handlers[accepted.Purpose](client, accepted.Hello).ConfigureAwait(false);
         }
         catch (Exception error)

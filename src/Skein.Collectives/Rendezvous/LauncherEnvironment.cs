@@ -26,8 +26,8 @@ public static class LauncherEnvironment
         var options = FindLauncher(read) switch
         {
             Launcher.Torch => Torch(read),
-            Launcher.OpenMpi => Place(
-                read, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+            Launcher.OpenMpi => Named(read, "PMIX_NAMESPACE", Place(
+                read, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")),
             Launcher.Mpich => Place(read, "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
             Launcher.Slurm => Slurm.Read(read),
             _ => Alone(read),
@@ -57,12 +57,22 @@ public static class LauncherEnvironment
 
     private static ProcessGroupOptions Torch(Func<string, string?> read)
     {
-        var options = Place(read, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE");
+        var options = Named(read, "TORCHELASTIC_RUN_ID", Place(read, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"));
         var loopback = read("MASTER_ADDR") is null or "127.0.0.1" or "localhost" or "::1";
         return loopback && read("LOCAL_RANK") is null && read("LOCAL_WORLD_SIZE") is null
             ? options with { LocalRank = options.Rank, LocalWorldSize = options.WorldSize }
-            : options;
+            : options with { Agent = Agent(read) };
     }
+
+    private static string? Agent(Func<string, string?> read) => bool.TryParse(read("TORCHELASTIC_USE_AGENT_STORE"), out var uses) && uses
+        ? $"torchrun {read("MASTER_PORT")} {read("TORCHELASTIC_RUN_ID")} {read("TORCHELASTIC_RESTART_COUNT")}"
+        : null;
+
+    // What keeps jobs apart that share a Redis server. It becomes part of the names of keys and files.
+    internal static ProcessGroupOptions Named(Func<string, string?> read, string variable, ProcessGroupOptions options) =>
+        read(variable) is { } id and not "none" ? options with { JobId = string.Concat(id.Take(64).Select(Safe)) } : options;
+
+    private static char Safe(char letter) => char.IsAsciiLetterOrDigit(letter) || letter is '.' or '-' ? letter : '_';
 
     private static ProcessGroupOptions Alone(Func<string, string?> read) =>
         read("WORLD_SIZE") is { } size and not "1"
@@ -100,11 +110,14 @@ public static class LauncherEnvironment
             return options with
             {
                 MasterAddress = read("MASTER_ADDR") ?? options.MasterAddress,
-                MasterPort = Optional(read, "MASTER_PORT", 1, 65535) ?? options.MasterPort,
+                // Torchrun's own store holds its port; on several hosts all ranks know the next one without a word.
+                MasterPort = Optional(read, "MASTER_PORT", 1, 65535) is not { } port ? options.MasterPort
+                    : options.Agent is null || port == 65535 ? port : port + 1,
                 StoreHostedByLauncher = Optional(read, "SKEIN_LAUNCHER_STORE", 0, 1) == 1,
                 RedisStore = read("SKEIN_REDIS_STORE"),
                 JobId = read("SKEIN_JOB_ID") ?? options.JobId,
                 Secret = JobSecret.FromEnvironment(read),
+                Encryption = ReadEncryption(read),
                 Timeout = ReadTimeout(read) ?? options.Timeout,
                 Transport = read("SKEIN_TRANSPORT") is { } transport ? OptionNames.ParseTransport(transport) : options.Transport,
                 Algorithm = read("SKEIN_ALGORITHM") is { } algorithm ? OptionNames.ParseAlgorithm(algorithm) : options.Algorithm,
@@ -140,6 +153,16 @@ public static class LauncherEnvironment
             : throw new RendezvousException(
                 $"SKEIN_TIMEOUT_SECONDS is '{text}': give a number of seconds above 0 and at most {MaximumTimeoutSeconds:0}");
     }
+
+    /// <summary>Whether <c>SKEIN_ENCRYPTION</c> is on.</summary>
+    /// <param name="variable">Looks up a variable; null for this process's environment.</param>
+    /// <exception cref="RendezvousException">It is neither on nor off.</exception>
+    public static bool ReadEncryption(Func<string, string?>? variable = null) => Wrap(variable)("SKEIN_ENCRYPTION") switch
+    {
+        null or "off" => false,
+        "on" => true,
+        var other => throw new RendezvousException($"SKEIN_ENCRYPTION is '{other}': give on or off"),
+    };
 
     private static void Below(string name, int value, string limitName, int limit)
     {

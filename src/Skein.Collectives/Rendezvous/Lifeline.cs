@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Net.Sockets;
 
 namespace Skein.Collectives.Rendezvous;
@@ -8,6 +9,9 @@ namespace Skein.Collectives.Rendezvous;
 /// </summary>
 internal sealed class Lifeline : IAsyncDisposable
 {
+    // More than the hub takes to ask everybody who runs.
+    private static readonly TimeSpan VerdictLimit = TimeSpan.FromSeconds(2);
+
     private readonly int rank;
     private readonly LifelineHub? hub;
     private readonly FrameConnection? uplink;
@@ -59,7 +63,6 @@ internal sealed class Lifeline : IAsyncDisposable
             throw new RendezvousException($"rank {rank} waited for rank 0 to admit it to the job: {error.Message}", error);
         }
 
-        WatchClosely(socket);
         var uplink = new FrameConnection(socket, LifelineMessage.MaximumLength);
         try
         {
@@ -90,6 +93,29 @@ internal sealed class Lifeline : IAsyncDisposable
     public PeerState StateOf(int peer)
     {
         lock (gate) return states[peer];
+    }
+
+    /// <summary>
+    /// Ends the job on every rank with this timeout, unless it has failed already. Who waits may wait for one who waits
+    /// himself, so the hub first asks everybody and adds who does not answer; blocks for at most two seconds.
+    /// </summary>
+    /// <returns>What ended the job.</returns>
+    public JobFailure ReportTimeout(string message)
+    {
+        using var changed = new ManualResetEventSlim();
+        Changed += changed.Set;
+        var own = new JobFailure(FailureKind.Timeout, rank, message);
+        Send(new LifelineMessage.Failed(own));
+        long start = Stopwatch.GetTimestamp();
+        while (failure is null && VerdictLimit - Stopwatch.GetElapsedTime(start) is var rest && rest > TimeSpan.Zero)
+        {
+            changed.Wait(rest);
+            changed.Reset();
+        }
+
+        Changed -= changed.Set;
+        Apply(new LifelineMessage.Failed(own with { Message = $"{message}; rank 0 does not answer: it is frozen, or its host is lost" }));
+        return failure!;
     }
 
     /// <summary>Ends the job on every rank with this message, unless it has failed already. Never blocks.</summary>
@@ -153,16 +179,6 @@ internal sealed class Lifeline : IAsyncDisposable
         if (uplink is not null) await uplink.DisposeAsync().ConfigureAwait(false);
     }
 
-    /// <summary>
-    /// Keep-alive probes are not sent while data is unacknowledged; this bounds that case too (TCP_USER_TIMEOUT). It
-    /// would also end a connection whose other side does not read, but on this one both sides always do.
-    /// </summary>
-    internal static void WatchClosely(Socket socket)
-    {
-        const int ProtocolTcp = 6, UserTimeout = 18;
-        if (OperatingSystem.IsLinux()) socket.SetRawSocketOption(ProtocolTcp, UserTimeout, BitConverter.GetBytes(25_000));
-    }
-
     private void Send(LifelineMessage message)
     {
         if (hub is not null) hub.Receive(rank, message);
@@ -176,7 +192,9 @@ internal sealed class Lifeline : IAsyncDisposable
         {
             while (await uplink!.ReceiveAsync().ConfigureAwait(false) is { } content)
             {
-                Apply(LifelineMessage.Decode(content, states.Length));
+                LifelineMessage message = LifelineMessage.Decode(content, states.Length);
+                if (message is LifelineMessage.Ping) Send(new LifelineMessage.Pong());
+                else Apply(message);
             }
         }
         catch (InvalidDataException error)

@@ -8,11 +8,15 @@ namespace Skein.Collectives.Rendezvous;
 /// </summary>
 internal sealed class LifelineHub(int worldSize, Action<LifelineMessage> deliver) : IAsyncDisposable
 {
+    private static readonly TimeSpan AnswerLimit = TimeSpan.FromSeconds(1);
+
     private readonly Lock gate = new();
     private readonly FrameConnection?[] links = new FrameConnection?[worldSize];
     private readonly PeerState[] states = new PeerState[worldSize];
     private readonly Dictionary<(int Rank, int Group), WaitReport> waits = [];
     private readonly WaitReport?[] lastReports = new WaitReport?[worldSize];
+    private readonly HashSet<int> asked = [];
+    private readonly TaskCompletionSource allAnswered = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private JobFailure? failure;
     private bool disposed;
 
@@ -31,7 +35,6 @@ internal sealed class LifelineHub(int worldSize, Action<LifelineMessage> deliver
     /// <summary>The handler of a rank's connection: runs until it ends.</summary>
     public async Task ServeAsync(Socket socket, ReadOnlyMemory<byte> hello)
     {
-        Lifeline.WatchClosely(socket);
         await using var link = new FrameConnection(socket, LifelineMessage.MaximumLength);
         if (Admit(link, hello.Span) is not { } rank) return;
         string reason = "its connection closed (the process died or was killed)";
@@ -62,6 +65,12 @@ internal sealed class LifelineHub(int worldSize, Action<LifelineMessage> deliver
         {
             switch (message)
             {
+                case LifelineMessage.Failed { Failure: { Kind: FailureKind.Timeout } waited }:
+                    if (failure is null && asked.Count == 0) _ = FailAfterAskingAsync(waited with { Rank = rank });
+                    break;
+                case LifelineMessage.Pong:
+                    if (asked.Remove(rank) && asked.Count == 0) allAnswered.TrySetResult();
+                    break;
                 case LifelineMessage.Failed { Failure: var reported }:
                     Fail(reported with { Rank = rank });
                     break;
@@ -144,6 +153,27 @@ internal sealed class LifelineHub(int worldSize, Action<LifelineMessage> deliver
                     $"(call {report.Sequence} of group {report.Group}); all ranks of a group must make the same calls in the same order"));
                 return;
             }
+        }
+    }
+
+    // Who waited may have waited for one who waited as well, and only the first of them knows whom to name.
+    private async Task FailAfterAskingAsync(JobFailure waited)
+    {
+        byte[] ping = new LifelineMessage.Ping().Encode();
+        for (int rank = 1; rank < worldSize; rank++)
+        {
+            if (links[rank] is not { } link || states[rank] != PeerState.Alive) continue;
+            asked.Add(rank);
+            _ = link.SendAsync(ping);
+        }
+
+        await Task.WhenAny(allAnswered.Task, Task.Delay(AnswerLimit)).ConfigureAwait(false);
+        lock (gate)
+        {
+            Fail(asked.Count == 0 ? waited : waited with
+            {
+                Message = $"{waited.Message}; rank {string.Join(", ", asked.Order())} does not answer: it is frozen, or its host is lost",
+            });
         }
     }
 

@@ -17,6 +17,8 @@ internal abstract record LifelineMessage
         Waiting = 4,
         Goodbye = 5,
         StateChanged = 6,
+        Ping = 7,
+        Pong = 8,
     }
 
     /// <summary>Hub to rank: you are connected.</summary>
@@ -36,6 +38,12 @@ internal abstract record LifelineMessage
 
     /// <summary>Hub to all ranks.</summary>
     internal sealed record StateChanged(int Rank, PeerState State) : LifelineMessage;
+
+    /// <summary>Hub to rank: do you run? A frozen process does not answer.</summary>
+    internal sealed record Ping : LifelineMessage;
+
+    /// <summary>Rank to hub.</summary>
+    internal sealed record Pong : LifelineMessage;
 
     public byte[] Encode()
     {
@@ -71,6 +79,12 @@ internal abstract record LifelineMessage
                 writer.WriteInt32(change.Rank);
                 writer.WriteByte((byte)change.State);
                 break;
+            case Ping:
+                writer.WriteByte((byte)Tag.Ping);
+                break;
+            case Pong:
+                writer.WriteByte((byte)Tag.Pong);
+                break;
         }
 
         return writer.ToFrame();
@@ -91,6 +105,8 @@ internal abstract record LifelineMessage
                 ReadRank(ref reader, worldSize), reader.ReadInt32(), reader.ReadInt64(),
                 reader.ReadBytes(WaitReport.MaximumSignatureLength).ToArray(), reader.ReadText(MaximumTextLength))),
             Tag.Goodbye => new Goodbye(),
+            Tag.Ping => new Ping(),
+            Tag.Pong => new Pong(),
             Tag.StateChanged => new StateChanged(ReadRank(ref reader, worldSize), (PeerState)reader.ReadByte()),
             _ => throw new InvalidDataException($"unknown lifeline message {tag}"),
         };

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Net;
 using StackExchange.Redis;
 
@@ -40,6 +41,7 @@ public sealed class RedisStore : Store
     private readonly IDatabase database;
     private readonly string prefix;
     private readonly string name;
+    private readonly ConcurrentDictionary<string, bool> written = new();
 
     private RedisStore(ConnectionMultiplexer connection, string jobId, string name)
     {
@@ -92,7 +94,8 @@ public sealed class RedisStore : Store
                 // Without the library's message and inner error, which may quote the configuration.
                 throw new RendezvousException(
                     $"could not connect to {name} within {timeout.TotalSeconds:0.###} s: {failure}; " +
-                    "check that the server is running there, and the user and password in SKEIN_REDIS_STORE");
+                    "check that the server is running there, and in SKEIN_REDIS_STORE the user, the password, the database " +
+                    "and, with ssl=true, that its certificate is trusted");
             }
 
             await Task.WhenAny(Task.Delay(LongestDelay, deadline.Token)).ConfigureAwait(false);
@@ -105,6 +108,7 @@ public sealed class RedisStore : Store
     {
         CheckKey(key);
         CheckValue(key, value);
+        written[key] = true;
         return AskAsync(database.StringSetAsync(prefix + key, value, Expiry), cancellationToken);
     }
 
@@ -139,6 +143,7 @@ public sealed class RedisStore : Store
     public override async Task<long> AddAsync(string key, long delta, CancellationToken cancellationToken = default)
     {
         CheckKey(key);
+        written[key] = true;
         try
         {
             // The sum travels as text: Lua's numbers are doubles, which are exact only up to 2^53.
@@ -146,7 +151,7 @@ public sealed class RedisStore : Store
                 database.ScriptEvaluateAsync(AddScript, [prefix + key], [delta, (long)Expiry.TotalSeconds]), cancellationToken).ConfigureAwait(false);
             return (long)sum;
         }
-        catch (RedisServerException error) when (error.Message.Contains("not an integer") || error.Message.Contains("overflow"))
+        catch (RedisServerException error) when (IsNotAnInteger(error))
         {
             throw NotAnInteger(key);
         }
@@ -159,6 +164,7 @@ public sealed class RedisStore : Store
     {
         CheckKey(key);
         CheckValue(key, desired);
+        written[key] = true;
         RedisValue[] arguments = [expected is null ? 0 : 1, expected ?? default, desired, (long)Expiry.TotalSeconds];
         return (bool)await AskAsync(
             database.ScriptEvaluateAsync(CompareAndSetScript, [prefix + key], arguments), cancellationToken).ConfigureAwait(false);
@@ -175,6 +181,20 @@ public sealed class RedisStore : Store
     /// <inheritdoc/>
     public override ValueTask DisposeAsync() => connection.DisposeAsync();
 
+    /// <summary>Deletes what was written through this object, once a job has ended; for at most the time of one answer.</summary>
+    internal async Task RemoveOwnKeysAsync()
+    {
+        RedisKey[] own = [.. written.Keys.Select(key => (RedisKey)(prefix + key))];
+        try
+        {
+            await AskAsync(database.KeyDeleteAsync(own), CancellationToken.None).ConfigureAwait(false);
+        }
+        catch (SkeinException)
+        {
+            // The server is gone, or keeps them: they expire.
+        }
+    }
+
     private async Task<T> AskAsync<T>(Task<T> answer, CancellationToken cancellationToken)
     {
         try
@@ -189,7 +209,15 @@ public sealed class RedisStore : Store
         {
             throw new PeerLostException($"{name} was lost: it did not answer within {connection.TimeoutMilliseconds} ms");
         }
+        catch (Exception error) when (error is RedisServerException or RedisCommandException && !IsNotAnInteger(error))
+        {
+            throw new RendezvousException(
+                $"{name} refused a request: {error.Message}; check the user's rights, the database and the server's memory limit, and SKEIN_REDIS_STORE",
+                error);
+        }
     }
+
+    private static bool IsNotAnInteger(Exception error) => error.Message.Contains("not an integer") || error.Message.Contains("overflow");
 
     private static async Task DiscardAsync(Task<ConnectionMultiplexer> connecting)
     {

@@ -22,23 +22,47 @@ internal static class Slurm
             WorldSize = size,
             LocalRank = localRank,
             LocalWorldSize = localSize,
-            MasterAddress = FirstHost(read("SLURM_STEP_NODELIST") ?? read("SLURM_JOB_NODELIST")) ?? "127.0.0.1",
+            JobId = read("SLURM_JOB_ID") is { } job ? $"slurm-{job}.{read("SLURM_STEP_ID") ?? "0"}" : "default",
+            MasterAddress = localSize == size ? "127.0.0.1" : Master(read, rank),
+            MasterAddressSetting = ListName(read),
             MasterPort = Port(read),
         };
     }
 
-    /// <summary>The first name of a host list such as <c>gpu[003-006,9]-ib,login1</c>; null for an empty one.</summary>
-    internal static string? FirstHost(string? list)
+    /// <summary>The names of a host list such as <c>gpu[003-006,9]-ib,login1</c>, in its order.</summary>
+    /// <exception cref="RendezvousException">It is malformed, or names more than 10,000 hosts.</exception>
+    internal static IReadOnlyList<string> Hosts(string list)
     {
-        if (list is null) return null;
-        var open = list.IndexOf('[', StringComparison.Ordinal);
-        var comma = list.IndexOf(',', StringComparison.Ordinal);
-        if (open < 0 || (comma >= 0 && comma < open)) return comma < 0 ? list : list[..comma];
-        var close = list.IndexOf(']', open);
-        if (close < 0) throw new RendezvousException($"SLURM_JOB_NODELIST is '{list}': a bracket is not closed");
-        var first = list[(open + 1)..close].Split(',', '-')[0];
-        var end = list.IndexOf(',', close);
-        return list[..open] + first + list[(close + 1)..(end < 0 ? list.Length : end)];
+        List<string> hosts = [];
+        foreach (var part in Parts(list)) Expand("", part);
+        return hosts;
+
+        // The first bracket of a name stands for several, each of which may have further brackets.
+        void Expand(string start, string rest)
+        {
+            var open = rest.IndexOf('[', StringComparison.Ordinal);
+            if (open < 0)
+            {
+                hosts.Add(hosts.Count < 10_000 ? start + rest : throw Malformed("more than 10,000 names"));
+                return;
+            }
+
+            var close = rest.IndexOf(']', open);
+            if (close < 0) throw Malformed("a bracket is not closed");
+            foreach (var range in rest[(open + 1)..close].Split(','))
+            {
+                var ends = range.Split('-');
+                if (!Number(ends[0], out var first) || !Number(ends[^1], out var last)) throw Malformed($"'{range}' is no range of numbers");
+                for (var number = first; number <= last; number++)
+                {
+                    Expand(start + rest[..open] + number.ToString(CultureInfo.InvariantCulture).PadLeft(ends[0].Length, '0'), rest[(close + 1)..]);
+                }
+            }
+        }
+
+        RendezvousException Malformed(string what) => new($"the list of Slurm's nodes is '{list}': {what}; set MASTER_ADDR and MASTER_PORT");
+
+        static bool Number(string text, out int value) => int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out value);
     }
 
     /// <summary>The tasks on node <paramref name="node"/> of a list such as <c>2(x3),1</c>; null when it does not say.</summary>
@@ -56,6 +80,33 @@ internal static class Slurm
         }
 
         return null;
+    }
+
+    private static string ListName(Func<string, string?> read) =>
+        read("SLURM_STEP_NODELIST") is not null ? "SLURM_STEP_NODELIST" : "SLURM_JOB_NODELIST";
+
+    // Rank 0 is on the first node, unless a file or an option places each task: then it may be on any, and the others ask all.
+    private static string Master(Func<string, string?> read, int rank)
+    {
+        var nodes = read(ListName(read)) is { } list ? Hosts(list) : [];
+        if (nodes.Count == 0) return "127.0.0.1";
+        if (read("SLURM_DISTRIBUTION")?.Contains("arbitrary", StringComparison.Ordinal) != true) return nodes[0];
+        return rank == 0 ? read("SLURMD_NODENAME") ?? nodes[0] : string.Join(',', nodes);
+    }
+
+    // Commas inside of brackets separate ranges.
+    private static IEnumerable<string> Parts(string list)
+    {
+        int start = 0, depth = 0;
+        for (var at = 0; at < list.Length; at++)
+        {
+            depth += list[at] switch { '[' => 1, ']' => -1, _ => 0 };
+            if (list[at] != ',' || depth > 0) continue;
+            yield return list[start..at];
+            start = at + 1;
+        }
+
+        if (start < list.Length) yield return list[start..];
     }
 
     private static (int Rank, int Size) Local(Func<string, string?> read, int rank, int size)

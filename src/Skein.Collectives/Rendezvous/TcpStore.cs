@@ -6,6 +6,9 @@ namespace Skein.Collectives.Rendezvous;
 /// <summary>A client of a <see cref="TcpStoreServer"/>: one authenticated connection with any number of requests under way.</summary>
 public sealed class TcpStore : Store
 {
+    // How much later than its own limit a busy server may say that nobody set a key.
+    private static readonly TimeSpan AnswerGrace = TimeSpan.FromSeconds(5);
+
     private readonly FrameConnection connection;
     private readonly string address;
     private readonly TimeSpan answerTimeout;
@@ -57,8 +60,9 @@ public sealed class TcpStore : Store
         CheckKey(key);
         CheckTimeout(timeout);
         long milliseconds = (long)Math.Ceiling(timeout.TotalMilliseconds);
+        TimeSpan limit = (timeout > answerTimeout ? timeout : answerTimeout) + AnswerGrace;
         StoreReply reply = await AskAsync(
-            new StoreRequest(StoreOperation.Get, NextId(), key, milliseconds), timeout + answerTimeout, cancellationToken).ConfigureAwait(false);
+            new StoreRequest(StoreOperation.Get, NextId(), key, milliseconds), limit, cancellationToken).ConfigureAwait(false);
         return reply.Status == StoreStatus.TimedOut
             ? throw NobodySet(key, timeout, $"the store at {address}")
             : reply.Value.ToArray();

@@ -26,6 +26,9 @@ public sealed class TcpStoreServer : IAsyncDisposable
     /// <summary>The address that it listens at, with the port that the system chose if none was asked for.</summary>
     public IPEndPoint Endpoint => Listener.Endpoint;
 
+    /// <summary>The store itself, for its host: no connection is needed. The server disposes it.</summary>
+    public Store Store => store;
+
     /// <summary>The store's listener, so that its host can serve other purposes at the same address.</summary>
     internal AuthenticatedListener Listener { get; }
 
@@ -79,9 +82,14 @@ public sealed class TcpStoreServer : IAsyncDisposable
                 if (request.Operation != StoreOperation.Get || reply.IsCompleted) await reply.ConfigureAwait(false);
             }
         }
-        catch (Exception error) when (error is InvalidDataException or IOException or ObjectDisposedException)
+        catch (InvalidDataException error)
         {
             logger.LogWarning("The store at {Endpoint} closed a connection: {Reason}", Endpoint, error.Message);
+        }
+        catch (Exception error) when (error is IOException or ObjectDisposedException)
+        {
+            // The client has ended, or the server ends.
+            logger.LogDebug("The store at {Endpoint} closed a connection: {Reason}", Endpoint, error.Message);
         }
         finally
         {

@@ -9,16 +9,22 @@ internal sealed class Interruption : IDisposable
     private readonly TaskCompletionSource second = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly CancellationTokenSource cancellation = new();
     private readonly List<IDisposable> registrations = [];
+    private volatile Action? quitAsked;
 
-    /// <param name="onQuit">Called for each SIGQUIT, which asks for a dump and ends nothing.</param>
     /// <param name="cancellationToken">Counts as a SIGTERM.</param>
-    public Interruption(Action onQuit, CancellationToken cancellationToken)
+    public Interruption(CancellationToken cancellationToken)
     {
         registrations.Add(Handle(PosixSignal.SIGINT, () => Interrupt(Signals.Interrupt)));
         registrations.Add(Handle(PosixSignal.SIGTERM, () => Interrupt(Signals.Terminate)));
-        registrations.Add(Handle(PosixSignal.SIGQUIT, onQuit));
+        registrations.Add(Handle(PosixSignal.SIGQUIT, () => quitAsked?.Invoke()));
         if (!HangUpIsIgnored()) registrations.Add(Handle(PosixSignal.SIGHUP, () => Interrupt(Signals.Terminate)));
         registrations.Add(cancellationToken.Register(() => Interrupt(Signals.Terminate)));
+    }
+
+    /// <summary>Called for each SIGQUIT, which asks for dumps and ends nothing.</summary>
+    public Action? QuitAsked
+    {
+        set => quitAsked = value;
     }
 
     /// <summary>The signal that asked the launcher to end.</summary>
@@ -30,10 +36,10 @@ internal sealed class Interruption : IDisposable
     /// <summary>Done when a second one came: whoever sends it does not want to wait.</summary>
     public Task Second => second.Task;
 
+    // The source is left to the collector: a signal may be under way, and would then meet a disposed one.
     public void Dispose()
     {
         foreach (var registration in registrations) registration.Dispose();
-        cancellation.Dispose();
     }
 
     private static PosixSignalRegistration Handle(PosixSignal signal, Action action) =>
@@ -50,10 +56,5 @@ internal sealed class Interruption : IDisposable
     }
 
     // nohup ignores SIGHUP on behalf of the job; a handler of ours would undo that.
-    private static bool HangUpIsIgnored()
-    {
-        if (!File.Exists("/proc/self/status")) return false;
-        var mask = File.ReadLines("/proc/self/status").FirstOrDefault(line => line.StartsWith("SigIgn:", StringComparison.Ordinal));
-        return mask is not null && (Convert.ToUInt64(mask[7..].Trim(), 16) & 1) != 0;
-    }
+    private static bool HangUpIsIgnored() => Signals.Has("self", "SigIgn", Signals.HangUp);
 }

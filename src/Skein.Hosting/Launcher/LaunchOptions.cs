@@ -1,3 +1,5 @@
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
 using Skein.Collectives.Rendezvous;
 using Skein.Hosting.ParameterServers;
 
@@ -75,6 +77,9 @@ public sealed record LaunchOptions
     /// <summary>Told, in words and without a full stop, of every failure that the job survives, and whether that rank is started again.</summary>
     public Action<string> LossSurvived { get; init; } = static _ => { };
 
+    /// <summary>Where clients that the job's store refuses are reported.</summary>
+    public ILogger Logger { get; init; } = NullLogger.Instance;
+
     /// <summary>Variables that the workers get in addition to this process's environment.</summary>
     public IReadOnlyDictionary<string, string> Environment { get; init; } = new Dictionary<string, string>();
 }
@@ -97,7 +102,10 @@ public sealed record LaunchOutcome(int ExitCode, int? FailedRank, string? Failur
     /// <summary>The last lines that each rank of this node wrote.</summary>
     public IReadOnlyDictionary<int, IReadOnlyList<string>> LastLines { get; init; } = new Dictionary<int, IReadOnlyList<string>>();
 
-    internal static LaunchOutcome Interrupted { get; } = new(130, null, "interrupted");
+    /// <summary>Whether this launcher itself was interrupted, by a signal or by its token: its user knows why the job ended.</summary>
+    public bool IsInterrupted { get; private init; }
+
+    internal static LaunchOutcome Interrupted { get; } = new(130, null, "interrupted") { IsInterrupted = true };
 }
 
 /// <summary>The job could not be started: a missing program, a port in use, nodes that disagree.</summary>

@@ -29,7 +29,7 @@ public static partial class Launcher
         if (options.Nodes == 1) held?.Clear();
 
         using var workers = new WorkerGroup();
-        using var interruption = new Interruption(() => workers.Signal(Signals.Quit), cancellationToken);
+        using var interruption = new Interruption(cancellationToken);
         try
         {
             var outcome = await RunAsync(options, workers, interruption).ConfigureAwait(false);
@@ -44,8 +44,9 @@ public static partial class Launcher
 
     private static async Task<LaunchOutcome> RunAsync(LaunchOptions options, WorkerGroup workers, Interruption interruption)
     {
-        var secret = options.Secret ?? JobSecret.Generate();
+        var secret = options.Secret ?? JobSecret.Generate(LauncherEnvironment.ReadEncryption());
         await using var nodes = await NodeRendezvous.JoinAsync(options, secret, JobId(), interruption.Token).ConfigureAwait(false);
+        interruption.QuitAsked = () => _ = workers.AskForDumpsAsync(nodes);
         await using var servers = options.Servers is { } launch
             ? await LaunchedServers.StartAsync(launch, options, nodes, secret, interruption.Token).ConfigureAwait(false)
             : null;
@@ -79,7 +80,7 @@ public static partial class Launcher
 
         WorkerProcess Start(int rank, bool again)
         {
-            var environment = WorkerEnvironment.Create(options, rank - first, nodes.Store, secret, nodes.JobId);
+            var environment = WorkerEnvironment.Create(options, rank - first, nodes.Endpoint, secret, nodes.JobId);
             environment[Sweeper.Mark] = launchId;
             return WorkerProcess.Start(rank, again, options, environment);
         }

@@ -13,30 +13,34 @@ namespace Skein.Hosting;
 internal sealed class NodeRendezvous : IAsyncDisposable
 {
     private static readonly TimeSpan Beat = TimeSpan.FromSeconds(1);
-    private static readonly TimeSpan SilenceLimit = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan ShortestSilence = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan LongestSilence = TimeSpan.FromSeconds(20);
     private static readonly TimeSpan ToLeave = TimeSpan.FromSeconds(3);
 
     private readonly LaunchOptions options;
+    private readonly TimeSpan silenceLimit;
     private readonly TcpStoreServer? server;
-    private readonly TcpStore? store;
+    private readonly Store store;
     private readonly CancellationTokenSource closing = new();
     private readonly TaskCompletionSource<LaunchOutcome> failure = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private Task watch = Task.CompletedTask;
+    private volatile bool finished;
 
-    private NodeRendezvous(LaunchOptions options, TcpStoreServer? server, TcpStore? store, string jobId, DnsEndPoint endpoint)
+    private NodeRendezvous(LaunchOptions options, TcpStoreServer? server, Store store, string jobId, DnsEndPoint endpoint)
     {
         this.options = options;
+        silenceLimit = TimeSpan.FromSeconds(Math.Clamp(options.Timeout.TotalSeconds, ShortestSilence.TotalSeconds, LongestSilence.TotalSeconds));
         this.server = server;
         this.store = store;
         JobId = jobId;
-        Store = endpoint;
+        Endpoint = endpoint;
     }
 
     /// <summary>The job's name, the same on all nodes.</summary>
     public string JobId { get; }
 
-    /// <summary>Where workers find the store.</summary>
-    public DnsEndPoint Store { get; }
+    /// <summary>Where this node's workers find the store.</summary>
+    public DnsEndPoint Endpoint { get; }
 
     /// <summary>Done when another node failed or was lost.</summary>
     public Task<LaunchOutcome> Failure => failure.Task;
@@ -45,14 +49,16 @@ internal sealed class NodeRendezvous : IAsyncDisposable
     public static async Task<NodeRendezvous> JoinAsync(
         LaunchOptions options, JobSecret secret, string jobId, CancellationToken cancellationToken)
     {
-        var server = options.NodeRank == 0 ? Host(options, secret) : null;
-        var endpoint = new DnsEndPoint(options.RendezvousHost ?? "127.0.0.1", server?.Endpoint.Port ?? options.RendezvousPort);
-        if (options.Nodes == 1) return new NodeRendezvous(options, server, null, jobId, endpoint);
+        var server = options.NodeRank == 0 ? await HostAsync(options, secret, cancellationToken).ConfigureAwait(false) : null;
+        var endpoint = server is null
+            ? new DnsEndPoint(options.RendezvousHost!, options.RendezvousPort)
+            : new DnsEndPoint(server.Endpoint.Address.ToString(), server.Endpoint.Port);
+        if (options.Nodes == 1) return new NodeRendezvous(options, server, server!.Store, jobId, endpoint);
 
-        TcpStore? store = null;
+        Store? store = null;
         try
         {
-            store = await TcpStore.ConnectAsync(
+            store = server?.Store ?? await TcpStore.ConnectAsync(
                 endpoint.Host, endpoint.Port, secret, options.Timeout, cancellationToken).ConfigureAwait(false);
             jobId = await AgreeAsync(store, options, jobId, cancellationToken).ConfigureAwait(false);
             var joined = new NodeRendezvous(options, server, store, jobId, endpoint);
@@ -61,8 +67,8 @@ internal sealed class NodeRendezvous : IAsyncDisposable
         }
         catch (Exception error)
         {
-            if (store is not null) await store.DisposeAsync().ConfigureAwait(false);
             if (server is not null) await server.DisposeAsync().ConfigureAwait(false);
+            else if (store is not null) await store.DisposeAsync().ConfigureAwait(false);
             if (error is SkeinException)
             {
                 throw new LaunchException(
@@ -80,49 +86,86 @@ internal sealed class NodeRendezvous : IAsyncDisposable
     /// <exception cref="SkeinException">The store is gone, or node 0 did not say it in time.</exception>
     public async Task<string> ShareAsync(string name, string? value, CancellationToken cancellationToken)
     {
-        if (store is null) return value!;
         var key = $"launcher/{name}";
         if (value is not null) await store.SetAsync(key, Encoding.UTF8.GetBytes(value), cancellationToken).ConfigureAwait(false);
         return value ?? Encoding.UTF8.GetString(await store.GetAsync(key, options.Timeout, cancellationToken).ConfigureAwait(false));
     }
 
-    /// <summary>Tells the other nodes that this one failed or was interrupted.</summary>
-    public async Task AnnounceFailureAsync(LaunchOutcome outcome)
+    /// <summary>Whether that rank has joined the job; true as well where the ranks meet through Redis, where it cannot be known.</summary>
+    public async Task<bool> HasJoinedAsync(int rank)
     {
-        if (store is null || failure.Task.IsCompleted) return;
-        var text = $"{outcome.ExitCode} node {options.NodeRank}: {outcome.Failure}";
-        await AttemptAsync(store.CompareAndSetAsync("launcher/failure", null, Encoding.UTF8.GetBytes(text))).ConfigureAwait(false);
+        if (Environment.GetEnvironmentVariable("SKEIN_REDIS_STORE") is { Length: > 0 }) return true;
+        try
+        {
+            return await Roster.HasJoinedAsync(store, JobId, rank).ConfigureAwait(false);
+        }
+        catch (Exception error) when (error is SkeinException or ObjectDisposedException)
+        {
+            return false;
+        }
     }
 
-    /// <summary>Waits until every node has finished.</summary>
+    /// <summary>Lets those who wait for a rank that ended before it joined hear of it. Does not wait for the store.</summary>
+    public void ReportGone(int rank, string how) => _ = AttemptAsync(Roster.ReportGoneAsync(store, JobId, rank, how));
+
+    /// <summary>
+    /// Waits until every node has finished; on node 0 also until the others know, since the store ends with it. Never
+    /// ends when another node fails: <see cref="Failure"/> then does.
+    /// </summary>
     public async Task FinishAsync()
     {
-        if (store is null) return;
-        await AttemptAsync(DepartAsync("finished", patience: null)).ConfigureAwait(false);
+        if (options.Nodes == 1) return;
+        try
+        {
+            await MeetAsync("finished", patience: null, closing.Token).ConfigureAwait(false);
+        }
+        catch (SkeinException error)
+        {
+            Fail(1, LostNode0(error));
+            await Task.Delay(Timeout.InfiniteTimeSpan, closing.Token).ConfigureAwait(false);
+        }
+
+        // The job has succeeded: that the store goes away from here on is no news.
+        finished = true;
+        using var limit = CancellationTokenSource.CreateLinkedTokenSource(closing.Token);
+        limit.CancelAfter(silenceLimit);
+        await AttemptAsync(
+            options.NodeRank == 0 ? MeetAsync("informed", silenceLimit, limit.Token) : ArriveAsync("informed", limit.Token)).ConfigureAwait(false);
     }
 
-    /// <summary>Gives the other nodes a moment to hear of a failure, before node 0 takes the store away.</summary>
-    public async Task LeaveAsync()
+    /// <summary>
+    /// Tells the other nodes that this one failed or was interrupted, and gives them a moment to hear of it before node 0
+    /// takes the store away. Takes three seconds at most, whatever the state of the store.
+    /// </summary>
+    public async Task LeaveAsync(LaunchOutcome outcome)
     {
-        if (store is null) return;
-        await AttemptAsync(DepartAsync("left", ToLeave)).ConfigureAwait(false);
+        if (options.Nodes == 1) return;
+        using var limit = CancellationTokenSource.CreateLinkedTokenSource(closing.Token);
+        limit.CancelAfter(ToLeave);
+        if (!failure.Task.IsCompleted)
+        {
+            var text = Encoding.UTF8.GetBytes($"{outcome.ExitCode} node {options.NodeRank}: {outcome.Failure}");
+            await AttemptAsync(store.CompareAndSetAsync("launcher/failure", null, text, limit.Token)).ConfigureAwait(false);
+        }
+
+        await AttemptAsync(MeetAsync("left", ToLeave, limit.Token)).ConfigureAwait(false);
     }
 
     public async ValueTask DisposeAsync()
     {
         await closing.CancelAsync().ConfigureAwait(false);
         await watch.ConfigureAwait(false);
-        if (store is not null) await store.DisposeAsync().ConfigureAwait(false);
-        if (server is not null) await server.DisposeAsync().ConfigureAwait(false);
-        closing.Dispose();
+        if (server is null) await store.DisposeAsync().ConfigureAwait(false);
+        else await server.DisposeAsync().ConfigureAwait(false);
     }
 
-    private static TcpStoreServer Host(LaunchOptions options, JobSecret secret)
+    private static async Task<TcpStoreServer> HostAsync(LaunchOptions options, JobSecret secret, CancellationToken cancellationToken)
     {
-        var local = options.Nodes == 1 || options.RendezvousHost is "localhost" or "127.0.0.1";
         try
         {
-            return TcpStoreServer.Start(new IPEndPoint(local ? IPAddress.Loopback : IPAddress.Any, options.RendezvousPort), secret);
+            var here = await ListenAddress.FindAsync(
+                options.RendezvousHost ?? "127.0.0.1", options.Nodes == 1, "--rendezvous", cancellationToken).ConfigureAwait(false);
+            return TcpStoreServer.Start(new IPEndPoint(here.Address, options.RendezvousPort), secret, options.Logger);
         }
         catch (RendezvousException error)
         {
@@ -131,7 +174,7 @@ internal sealed class NodeRendezvous : IAsyncDisposable
     }
 
     // Ranks are numbered node by node, so all nodes must have been given the same numbers.
-    private static async Task<string> AgreeAsync(TcpStore store, LaunchOptions options, string jobId, CancellationToken cancellationToken)
+    private static async Task<string> AgreeAsync(Store store, LaunchOptions options, string jobId, CancellationToken cancellationToken)
     {
         var servers = options.Servers is { } launch ? $" with {launch.Processes} servers" : "";
         var mine = $"{options.Nodes} nodes of {options.ProcessesPerNode} processes{servers}";
@@ -157,19 +200,23 @@ internal sealed class NodeRendezvous : IAsyncDisposable
         throw new LaunchException($"node {options.NodeRank} has joined already ({other}): give each node its own --node-rank");
     }
 
-    // Waits until all nodes have come here too: for as long as it takes when patience is null, since a job may run for days.
-    private async Task DepartAsync(string how, TimeSpan? patience)
+    private async Task ArriveAsync(string where, CancellationToken cancellationToken)
     {
-        if (await store!.AddAsync($"launcher/{how}", 1, closing.Token).ConfigureAwait(false) == options.Nodes)
+        if (await store.AddAsync($"launcher/{where}", 1, cancellationToken).ConfigureAwait(false) == options.Nodes)
         {
-            await store.SetAsync($"launcher/all-{how}", Array.Empty<byte>(), closing.Token).ConfigureAwait(false);
+            await store.SetAsync($"launcher/all-{where}", Array.Empty<byte>(), cancellationToken).ConfigureAwait(false);
         }
+    }
 
+    // Waits until all nodes have come here too: for as long as it takes when patience is null, since a job may run for days.
+    private async Task MeetAsync(string where, TimeSpan? patience, CancellationToken cancellationToken)
+    {
+        await ArriveAsync(where, cancellationToken).ConfigureAwait(false);
         while (true)
         {
             try
             {
-                await store.GetAsync($"launcher/all-{how}", patience ?? Beat, closing.Token).ConfigureAwait(false);
+                await store.GetAsync($"launcher/all-{where}", patience ?? Beat, cancellationToken).ConfigureAwait(false);
                 return;
             }
             catch (CollectiveTimeoutException) when (patience is null)
@@ -184,59 +231,77 @@ internal sealed class NodeRendezvous : IAsyncDisposable
         var beats = new long[options.Nodes];
         var heard = new long[options.Nodes];
         Array.Fill(heard, Environment.TickCount64);
-        while (!closing.IsCancellationRequested)
+        while (!closing.IsCancellationRequested && !finished)
         {
+            // Each round asks the store twice or more, so a round without an end is a store without an answer.
+            using var round = CancellationTokenSource.CreateLinkedTokenSource(closing.Token);
+            round.CancelAfter(silenceLimit + Beat);
             try
             {
-                var text = Encoding.UTF8.GetString(await store!.GetAsync("launcher/failure", Beat, closing.Token).ConfigureAwait(false));
-                var space = text.IndexOf(' ', StringComparison.Ordinal);
-                Fail(int.Parse(text[..space], CultureInfo.InvariantCulture), text[(space + 1)..]);
-                return;
-            }
-            catch (CollectiveTimeoutException)
-            {
-                // No news: say that this node lives, and listen for the others.
+                if (await ReadFailureAsync(round.Token).ConfigureAwait(false) is { } news)
+                {
+                    failure.TrySetResult(news);
+                    return;
+                }
+
+                if (await FindSilentAsync(beats, heard, round.Token).ConfigureAwait(false) is { } silent)
+                {
+                    Fail(1, $"the launcher of node {silent} has been silent for {silenceLimit.TotalSeconds:0} s");
+                    return;
+                }
             }
             catch (OperationCanceledException)
             {
+                if (closing.IsCancellationRequested) return;
+                Fail(1, $"{LostNode0()}: its store has not answered for {silenceLimit.TotalSeconds:0} s; that process hangs, or the network lost it");
                 return;
             }
             catch (SkeinException error)
             {
-                Fail(1, $"lost the launcher of node 0 at {Store.Host}:{Store.Port}: {error.Message}");
-                return;
-            }
-
-            if (await FindSilentAsync(beats, heard).ConfigureAwait(false) is { } silent)
-            {
-                Fail(1, $"the launcher of node {silent} has been silent for {SilenceLimit.TotalSeconds:0} s");
+                Fail(1, LostNode0(error));
                 return;
             }
         }
     }
 
-    private async Task<int?> FindSilentAsync(long[] beats, long[] heard)
+    private async Task<LaunchOutcome?> ReadFailureAsync(CancellationToken cancellationToken)
     {
         try
         {
-            await store!.AddAsync($"launcher/beat/{options.NodeRank}", 1, closing.Token).ConfigureAwait(false);
-            for (var node = 0; node < beats.Length; node++)
-            {
-                var beat = await store.AddAsync($"launcher/beat/{node}", 0, closing.Token).ConfigureAwait(false);
-                if (beat != beats[node]) (beats[node], heard[node]) = (beat, Environment.TickCount64);
-                // A node that never came is the workers' rendezvous to report, after the job's own timeout.
-                if (beat > 0 && Environment.TickCount64 - heard[node] > SilenceLimit.TotalMilliseconds) return node;
-            }
+            var text = Encoding.UTF8.GetString(await store.GetAsync("launcher/failure", Beat, cancellationToken).ConfigureAwait(false));
+            var space = text.IndexOf(' ', StringComparison.Ordinal);
+            return new LaunchOutcome(int.Parse(text[..space], CultureInfo.InvariantCulture), null, text[(space + 1)..]);
         }
-        catch (Exception error) when (error is SkeinException or OperationCanceledException)
+        catch (CollectiveTimeoutException)
         {
-            // The next round of the watch meets the same error, and reports it.
+            // No news, or no answer: the beat that follows tells them apart.
+            return null;
+        }
+    }
+
+    // Says that this node lives, and listens for the others.
+    private async Task<int?> FindSilentAsync(long[] beats, long[] heard, CancellationToken cancellationToken)
+    {
+        await store.AddAsync($"launcher/beat/{options.NodeRank}", 1, cancellationToken).ConfigureAwait(false);
+        for (var node = 0; node < beats.Length; node++)
+        {
+            var beat = await store.AddAsync($"launcher/beat/{node}", 0, cancellationToken).ConfigureAwait(false);
+            if (beat != beats[node]) (beats[node], heard[node]) = (beat, Environment.TickCount64);
+            // A node that never came is the workers' rendezvous to report, after the job's own timeout.
+            if (beat > 0 && Environment.TickCount64 - heard[node] > silenceLimit.TotalMilliseconds) return node;
         }
 
         return null;
     }
 
-    private void Fail(int exitCode, string what) => failure.TrySetResult(new LaunchOutcome(exitCode, null, what));
+    private string LostNode0() => $"lost the launcher of node 0 at {Endpoint.Host}:{Endpoint.Port}";
+
+    private string LostNode0(SkeinException error) => $"{LostNode0()}: {error.Message}";
+
+    private void Fail(int exitCode, string what)
+    {
+        if (!finished) failure.TrySetResult(new LaunchOutcome(exitCode, null, what));
+    }
 
     // News of the end is sent on a best effort: a store that is gone says as much to those who wait for it.
     private static async Task AttemptAsync(Task action)
@@ -245,7 +310,7 @@ internal sealed class NodeRendezvous : IAsyncDisposable
         {
             await action.ConfigureAwait(false);
         }
-        catch (Exception error) when (error is SkeinException or OperationCanceledException)
+        catch (Exception error) when (error is SkeinException or OperationCanceledException or ObjectDisposedException)
         {
         }
     }

@@ -36,7 +36,7 @@ internal sealed class Sweeper : IAsyncDisposable
     public static Sweeper Start(string launchId)
     {
         // A session of its own keeps the terminal's Ctrl-C, and a signal to the launcher's group, away from it.
-        var start = new ProcessStartInfo("setsid", ["/bin/sh", "-c", Script, "skein-sweeper", launchId])
+        var start = new ProcessStartInfo(ProgramPath.Find("setsid"), ["/bin/sh", "-c", Script, "skein-sweeper", launchId])
         {
             RedirectStandardInput = true,
             UseShellExecute = false,

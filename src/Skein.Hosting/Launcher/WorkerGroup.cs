@@ -21,8 +21,21 @@ internal sealed class WorkerGroup : IDisposable
         lock (gate) workers.Add(worker);
     }
 
-    /// <summary>Sends a signal to every worker that still runs.</summary>
-    public void Signal(int signal) => Signal(signal, static _ => true);
+    /// <summary>
+    /// Asks the ranks for a dump by SIGQUIT, which those that have not joined do not expect yet: it would end them. Companions
+    /// have nothing to dump.
+    /// </summary>
+    public async Task AskForDumpsAsync(NodeRendezvous nodes)
+    {
+        List<WorkerProcess> ranks;
+        lock (gate) ranks = [.. workers.Where(worker => worker.Rank is not null && !worker.Exited.IsCompleted)];
+        foreach (var worker in ranks)
+        {
+            if (await nodes.HasJoinedAsync(worker.Rank!.Value).ConfigureAwait(false)) worker.SignalHandlers(Signals.Quit);
+        }
+    }
+
+    private void Signal(int signal) => Signal(signal, static _ => true);
 
     private void Signal(int signal, Func<WorkerProcess, bool> which)
     {
@@ -48,8 +61,10 @@ internal sealed class WorkerGroup : IDisposable
             return outcome;
         }
 
-        await nodes.AnnounceFailureAsync(outcome).ConfigureAwait(false);
-        await Task.WhenAll(StopAsync(interruption), nodes.LeaveAsync()).ConfigureAwait(false);
+        // At the same time, so that a store which does not answer keeps no worker alive.
+        var left = nodes.LeaveAsync(outcome);
+        await StopAsync(interruption).ConfigureAwait(false);
+        await Task.WhenAny(left, interruption.Second).ConfigureAwait(false);
         return outcome;
     }
 
@@ -80,29 +95,38 @@ internal sealed class WorkerGroup : IDisposable
             if (failed.Find(IsIndispensable) is { } fatal) return new LaunchOutcome(fatal.Exited.Result, fatal.Rank, Describe(fatal));
             if (serversFailure.IsCompleted) return await serversFailure.ConfigureAwait(false);
             running.RemoveAll(ended.Contains);
-            foreach (var lost in failed)
+            foreach (var worker in ended)
             {
-                var again = restarts < options.Restarts && (!hasIndispensable || running.Exists(IsIndispensable));
-                options.LossSurvived(again ? $"{Describe(lost)}, and is started again ({++restarts} of {options.Restarts})" : Describe(lost));
-                if (again) running.Add(await ReplaceAsync(lost, startAgain).ConfigureAwait(false));
+                var lost = failed.Contains(worker);
+                var again = lost && restarts < options.Restarts && (!hasIndispensable || running.Exists(IsIndispensable));
+                var how = Describe(worker);
+                if (lost) options.LossSurvived(again ? $"{how}, and is started again ({++restarts} of {options.Restarts})" : how);
+                if (again)
+                {
+                    running.Add(await ReplaceAsync(worker, startAgain).ConfigureAwait(false));
+                    continue;
+                }
+
+                nodes.ReportGone(worker.Rank!.Value, Signals.Describe(worker.Exited.Result));
             }
         }
 
         if (servers is not null)
         {
-            var finished = servers.FinishAsync();
-            await Task.WhenAny(finished, interruption.First, nodes.Failure).ConfigureAwait(false);
+            var served = servers.FinishAsync();
+            await Task.WhenAny(served, interruption.First, nodes.Failure).ConfigureAwait(false);
             if (Ended(nodes, interruption) is { } outcome) return outcome;
-            if (await finished.ConfigureAwait(false) is { } failure) return new LaunchOutcome(1, null, failure);
+            if (await served.ConfigureAwait(false) is { } failure) return new LaunchOutcome(1, null, failure);
         }
 
-        await Task.WhenAny(nodes.FinishAsync(), interruption.First, nodes.Failure).ConfigureAwait(false);
-        return Ended(nodes, interruption) ?? new LaunchOutcome(0, null, null);
+        var finished = nodes.FinishAsync();
+        await Task.WhenAny(finished, interruption.First, nodes.Failure).ConfigureAwait(false);
+        return finished.IsCompletedSuccessfully ? new LaunchOutcome(0, null, null) : Ended(nodes, interruption)!;
 
         bool IsIndispensable(WorkerProcess worker) => !options.SurvivesLossOf(worker.Rank!.Value);
-
-        static string Describe(WorkerProcess worker) => $"rank {worker.Rank} {Signals.Describe(worker.Exited.Result)}";
     }
+
+    private static string Describe(WorkerProcess worker) => $"{worker.Name} {Signals.Describe(worker.Exited.Result)}";
 
     private async Task<WorkerProcess> ReplaceAsync(WorkerProcess lost, Func<int, WorkerProcess> startAgain)
     {

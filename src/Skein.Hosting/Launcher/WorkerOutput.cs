@@ -15,7 +15,8 @@ internal sealed class WorkerOutput : IDisposable
 
     private readonly Lock gate = new();
     private readonly Queue<string> lastLines = new();
-    private readonly FileStream? log;
+    private readonly string label;
+    private FileStream? log;
     private readonly byte[] prefix;
     private readonly bool showLines;
     private readonly bool showRaw;
@@ -27,6 +28,7 @@ internal sealed class WorkerOutput : IDisposable
     /// <param name="append">Whether its log goes on that of a process before it.</param>
     public WorkerOutput(string label, string logName, bool leads, LaunchOptions options, bool append = false)
     {
+        this.label = label;
         prefix = Encoding.UTF8.GetBytes($"[{label}] ");
         showLines = options.Output == LaunchOutput.Prefixed;
         showRaw = options.Output == LaunchOutput.RankZero && leads;
@@ -75,7 +77,7 @@ internal sealed class WorkerOutput : IDisposable
         {
             return await source.ReadAsync(buffer).ConfigureAwait(false);
         }
-        catch (Exception error) when (error is IOException or ObjectDisposedException)
+        catch (Exception error) when (error is IOException or ObjectDisposedException or OperationCanceledException)
         {
             return 0;
         }
@@ -87,10 +89,26 @@ internal sealed class WorkerOutput : IDisposable
         {
             lastLines.Enqueue(Encoding.UTF8.GetString(line.Span));
             if (lastLines.Count > RememberedLines) lastLines.Dequeue();
-            if (log is { CanWrite: true }) log.Write([.. line.Span, (byte)'\n']);
+            Log(line.Span);
         }
 
         if (showLines) Show(destination, [.. prefix, .. line.Span, (byte)'\n']);
+    }
+
+    // A worker whose output nobody reads stops when its pipe is full, so a log that cannot be written ends, and not its reader.
+    private void Log(ReadOnlySpan<byte> line)
+    {
+        if (log is not { CanWrite: true }) return;
+        try
+        {
+            log.Write([.. line, (byte)'\n']);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            Show(StandardError, Encoding.UTF8.GetBytes($"skein: the log of [{label}] ends here: {error.Message}; the job goes on\n"));
+            log.Dispose();
+            log = null;
+        }
     }
 
     private static void Show(Stream destination, ReadOnlySpan<byte> bytes)

@@ -24,7 +24,7 @@ internal sealed class WorkerProcess : IDisposable
     /// <summary>Null for a companion.</summary>
     public int? Rank { get; }
 
-    /// <summary>"rank 1", or what the companion is called.</summary>
+    /// <summary>For messages: <c>rank 3</c>, or what the companion is called.</summary>
     public string Name { get; }
 
     /// <summary>The process's number.</summary>
@@ -54,7 +54,7 @@ internal sealed class WorkerProcess : IDisposable
     {
         // setsid gives the worker a session and process group of its own: Ctrl-C on the terminal then reaches only the
         // launcher, and a signal to the group reaches whatever the worker starts.
-        var start = new ProcessStartInfo("setsid")
+        var start = new ProcessStartInfo(ProgramPath.Find("setsid"))
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
@@ -85,12 +85,28 @@ internal sealed class WorkerProcess : IDisposable
         _ = Kill(-process.Id, signal);
     }
 
+    /// <summary>
+    /// Sends <paramref name="signal"/> to those of the worker's processes that handle it: it would end a shell around them,
+    /// and so the worker.
+    /// </summary>
+    public void SignalHandlers(int signal)
+    {
+        var session = $"{process.Id}";
+        foreach (var id in Directory.EnumerateDirectories("/proc").Select(Path.GetFileName).Where(name => int.TryParse(name, out _)))
+        {
+            if (SessionOf(id!) == session && Signals.Has(id!, "SigCgt", signal)) _ = Kill(int.Parse(id!), signal);
+        }
+    }
+
     /// <summary>Waits until all output is carried on, or until <paramref name="limit"/> has passed.</summary>
     public Task DrainAsync(TimeSpan limit) => Task.WhenAny(carried, Task.Delay(limit));
 
     public void Dispose()
     {
         output.Dispose();
+        // The process leaves streams that were asked for to who asked.
+        process.StandardOutput.Dispose();
+        process.StandardError.Dispose();
         process.Dispose();
     }
 
@@ -100,6 +116,20 @@ internal sealed class WorkerProcess : IDisposable
         // What a finished worker left running belongs to the job, and would keep its output open.
         Signal(Signals.Kill);
         return process.ExitCode;
+    }
+
+    private static string? SessionOf(string id)
+    {
+        try
+        {
+            // The program's name, in parentheses, may contain anything; state, parent, group and session follow it.
+            var line = File.ReadAllText($"/proc/{id}/stat");
+            return line[(line.LastIndexOf(')') + 2)..].Split(' ')[3];
+        }
+        catch (IOException)
+        {
+            return null;
+        }
     }
 
     [DllImport("libc", EntryPoint = "kill", SetLastError = true)]

@@ -51,9 +51,10 @@ internal sealed class LaunchedServers : IAsyncDisposable
         {
             IPAddress address = options.Nodes == 1
                 ? IPAddress.Loopback
-                : await LocalAddress.TowardAsync(options.RendezvousHost!, "--rendezvous", cancellationToken).ConfigureAwait(false);
+                : (await ListenAddress.FindAsync(
+                    options.RendezvousHost!, withinHost: false, "--rendezvous", cancellationToken).ConfigureAwait(false)).Address;
             coordinator = options.NodeRank == 0
-                ? await StartCoordinatorAsync(launch, address, secret, cancellationToken).ConfigureAwait(false)
+                ? await StartCoordinatorAsync(launch, options, address, secret, cancellationToken).ConfigureAwait(false)
                 : null;
             string told = await nodes.ShareAsync("coordinator", coordinator?.Endpoint.ToString(), cancellationToken).ConfigureAwait(false);
             if (coordinator is not null) launch.Started(coordinator.Endpoint);
@@ -92,17 +93,20 @@ internal sealed class LaunchedServers : IAsyncDisposable
     public ValueTask DisposeAsync() => coordinator?.DisposeAsync() ?? ValueTask.CompletedTask;
 
     private static Task<CoordinatorHost> StartCoordinatorAsync(
-        ServerLaunch launch, IPAddress address, JobSecret secret, CancellationToken cancellationToken) => CoordinatorHost.StartAsync(
-        new CoordinatorOptions
-        {
-            Servers = launch.Settings.Servers,
-            Replicas = launch.Replicas,
-            Workers = launch.Settings.Workers,
-            Elastic = launch.Settings.Elastic,
-            Settings = launch.Settings.ToJson(),
-            Timeout = TimeSpan.FromSeconds(launch.Settings.TimeoutSeconds),
-        },
-        secret, new IPEndPoint(address, 0), cancellationToken);
+        ServerLaunch launch, LaunchOptions options, IPAddress address, JobSecret secret, CancellationToken cancellationToken) =>
+        CoordinatorHost.StartAsync(
+            new CoordinatorOptions
+            {
+                Servers = launch.Settings.Servers,
+                Replicas = launch.Replicas,
+                Workers = launch.Settings.Workers,
+                Elastic = launch.Settings.Elastic,
+                Settings = launch.Settings.ToJson(),
+                Timeout = TimeSpan.FromSeconds(launch.Settings.TimeoutSeconds),
+                // A loss that the job does not survive is told as its failure.
+                Logger = launch.Settings.Elastic || launch.Replicas > 1 ? options.Logger : null,
+            },
+            secret, new IPEndPoint(address, 0), cancellationToken);
 
     private async Task<LaunchOutcome> FailAsync()
     {

@@ -109,6 +109,7 @@ public sealed class FaultTests
             Assert.Equal(1, outcomes[rank].ExitCode);
             Assert.Contains("CollectiveTimeoutException", outcomes[rank].Output, StringComparison.Ordinal);
             Assert.Contains("waited 8 s for rank 1", outcomes[rank].Output, StringComparison.Ordinal);
+            Assert.DoesNotContain("does not answer", outcomes[rank].Output, StringComparison.Ordinal);
             Assert.Contains("AllReduce #", outcomes[rank].Output, StringComparison.Ordinal);
         }
     }
@@ -126,6 +127,7 @@ public sealed class FaultTests
         {
             Assert.Equal(1, outcomes[rank].ExitCode);
             Assert.Contains("CollectiveTimeoutException", outcomes[rank].Output, StringComparison.Ordinal);
+            Assert.Contains("rank 2 does not answer: it is frozen, or its host is lost", outcomes[rank].Output, StringComparison.Ordinal);
         }
     }
 

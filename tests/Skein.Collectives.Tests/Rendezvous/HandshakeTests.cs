@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
-using Microsoft.Extensions.Logging;
 using Skein.Collectives.Rendezvous;
 
 namespace Skein.Collectives.Tests.Rendezvous;
@@ -314,43 +313,5 @@ public sealed class HandshakeTests : IAsyncLifetime
     {
         using var self = Process.GetCurrentProcess();
         return self.WorkingSet64;
-    }
-
-    private sealed class RecordingLogger : ILogger
-    {
-        private readonly List<string> warnings = [];
-        private TaskCompletionSource added = new(TaskCreationOptions.RunContinuationsAsynchronously);
-
-        /// <summary>The warnings, once there are so many.</summary>
-        public async Task<string[]> WarningsAsync(int count)
-        {
-            while (true)
-            {
-                Task next;
-                lock (warnings)
-                {
-                    if (warnings.Count >= count) return [.. warnings];
-                    next = added.Task;
-                }
-
-                await next.WaitAsync(Patience);
-            }
-        }
-
-        public IDisposable? BeginScope<TState>(TState state) where TState : notnull => null;
-
-        public bool IsEnabled(LogLevel logLevel) => true;
-
-        public void Log<TState>(
-            LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
-        {
-            if (logLevel < LogLevel.Warning) return;
-            lock (warnings)
-            {
-                warnings.Add(formatter(state, exception) + exception);
-                added.SetResult();
-                added = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-            }
-        }
     }
 }

@@ -23,7 +23,7 @@ internal sealed class Impostor : IDisposable
     public static Impostor StartOverloaded(JobSecret secret, int dropped, Func<Socket, ReadOnlyMemory<byte>, Task> serve) => Start(async socket =>
     {
         using var stream = new NetworkStream(socket, ownsSocket: false);
-        (byte _, byte[] hello) = (await Handshake.AcceptAsync(stream, secret, static _ => true, CancellationToken.None))!.Value;
+        (byte _, byte[] hello, TrafficKeys _) = (await Handshake.AcceptAsync(stream, secret, static _ => true, CancellationToken.None))!.Value;
         if (dropped-- > 0) return;
         await stream.WriteAsync(Handshake.Admitted);
         await serve(socket, hello);

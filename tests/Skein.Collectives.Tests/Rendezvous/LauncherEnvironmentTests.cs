@@ -76,11 +76,74 @@ public sealed class LauncherEnvironmentTests
 
     [Theory]
     [InlineData("node1", "node1")]
-    [InlineData("node1,node2", "node1")]
-    [InlineData("tux[08-11]-ib,x", "tux08-ib")]
-    [InlineData("a,b[1-2]", "a")]
+    [InlineData("node1,node2", "node1 node2")]
+    [InlineData("tux[08-11]-ib,x", "tux08-ib tux09-ib tux10-ib tux11-ib x")]
+    [InlineData("a,b[1-2,7]", "a b1 b2 b7")]
     [InlineData("n[7]", "n7")]
-    public void The_first_host_of_a_list(string list, string first) => Assert.Equal(first, Slurm.FirstHost(list));
+    [InlineData("r[1-2]n[0-1]", "r1n0 r1n1 r2n0 r2n1")]
+    public void The_hosts_of_a_list(string list, string hosts) => Assert.Equal(hosts.Split(' '), Slurm.Hosts(list));
+
+    [Theory]
+    [InlineData("n[1-2")]
+    [InlineData("n[a-b]")]
+    [InlineData("n[0-99999999]")]
+    public void A_malformed_list_of_hosts_is_shown(string list) =>
+        Assert.Contains($"the list of Slurm's nodes is '{list}'", Assert.Throws<RendezvousException>(() => Slurm.Hosts(list)).Message);
+
+    [Theory]
+    [InlineData(0, "n2")]
+    [InlineData(1, "n1,n2,n3")]
+    public void Tasks_that_are_placed_one_by_one_ask_every_node_for_rank_0_which_listens_on_its_own(int rank, string master) =>
+        Assert.Equal(master, Read(
+            $"SLURM_PROCID={rank}", "SLURM_STEP_NUM_TASKS=3", "SLURM_LOCALID=0", "SLURM_NODEID=1", "SLURM_STEP_TASKS_PER_NODE=1(x3)",
+            "SLURM_STEP_NODELIST=n[1-3]", "SLURM_DISTRIBUTION=arbitrary", "SLURMD_NODENAME=n2", "SLURM_JOB_ID=7").MasterAddress);
+
+    [Fact]
+    public void Tasks_on_one_node_meet_on_it_whatever_its_name() => Assert.Equal("127.0.0.1", Read(
+        "SLURM_PROCID=1", "SLURM_STEP_NUM_TASKS=2", "SLURM_LOCALID=1", "SLURM_NODEID=0", "SLURM_STEP_TASKS_PER_NODE=2",
+        "SLURM_STEP_NODELIST=unresolvable", "SLURM_JOB_ID=7").MasterAddress);
+
+    [Theory]
+    [InlineData("slurm-12.3", "SLURM_PROCID=0", "SLURM_STEP_NUM_TASKS=2", "SLURM_JOB_ID=12", "SLURM_STEP_ID=3")]
+    [InlineData("my_run.1", "RANK=0", "WORLD_SIZE=2", "TORCHELASTIC_RUN_ID=my/run.1")]
+    [InlineData("default", "RANK=0", "WORLD_SIZE=2", "TORCHELASTIC_RUN_ID=none")]
+    [InlineData("4711", "OMPI_COMM_WORLD_RANK=0", "OMPI_COMM_WORLD_SIZE=2", "PMIX_NAMESPACE=4711")]
+    [InlineData("mine", "OMPI_COMM_WORLD_RANK=0", "OMPI_COMM_WORLD_SIZE=2", "PMIX_NAMESPACE=4711", "SKEIN_JOB_ID=mine")]
+    public void Each_launchers_own_name_for_the_job_is_taken_over(string id, params string[] environment) => Assert.Equal(id, Read(environment).JobId);
+
+    [Theory]
+    [InlineData("on", true)]
+    [InlineData("off", false)]
+    public void Encryption_is_read_into_the_options_and_the_secret(string setting, bool encrypts)
+    {
+        var options = Read($"SKEIN_ENCRYPTION={setting}", "SKEIN_JOB_SECRET=000102030405060708090a0b0c0d0e0f");
+        Assert.Equal((encrypts, encrypts), (options.Encryption, options.Secret!.Encrypts));
+    }
+
+    [Fact]
+    public void The_port_of_torchruns_own_store_is_left_to_it() =>
+        Assert.Equal(29501, Read("RANK=0", "WORLD_SIZE=2", "MASTER_ADDR=h", "MASTER_PORT=29500", "TORCHELASTIC_USE_AGENT_STORE=True").MasterPort);
+
+    [Theory]
+    [InlineData(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.OtherRead)]
+    [InlineData(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead)]
+    public void A_secret_file_that_others_can_read_is_refused(UnixFileMode mode)
+    {
+        if (OperatingSystem.IsWindows()) return;
+        string path = Path.GetTempFileName();
+        try
+        {
+            File.WriteAllText(path, JobSecret.Generate().ToHex());
+            Assert.NotNull(Read($"SKEIN_JOB_SECRET_FILE={path}").Secret);
+            File.SetUnixFileMode(path, mode);
+            var error = Assert.Throws<RendezvousException>(() => Read($"SKEIN_JOB_SECRET_FILE={path}"));
+            Assert.Equal($"SKEIN_JOB_SECRET_FILE names {path}, which other users can read or write: chmod 600 {path}", error.Message);
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
 
     [Theory]
     [InlineData("2(x3),1", 0, 2)]
@@ -107,6 +170,8 @@ public sealed class LauncherEnvironmentTests
     [InlineData("unknown transport 'ib'; choose one of: auto, tcp, shm, mpi", "SKEIN_TRANSPORT=ib")]
     [InlineData("unknown algorithm 'star'", "SKEIN_ALGORITHM=star")]
     [InlineData("the job's secret is not hexadecimal", "SKEIN_JOB_SECRET=letmein")]
+    [InlineData("the job's secret can be guessed", "SKEIN_JOB_SECRET=abababababababababababababababababab")]
+    [InlineData("SKEIN_ENCRYPTION is 'yes': give on or off", "SKEIN_ENCRYPTION=yes")]
     [InlineData("SKEIN_JOB_SECRET_FILE names /nowhere/secret", "SKEIN_JOB_SECRET_FILE=/nowhere/secret")]
     public void A_wrong_variable_is_named_with_its_value(string message, params string[] environment)
     {

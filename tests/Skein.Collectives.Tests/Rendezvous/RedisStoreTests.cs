@@ -44,6 +44,62 @@ public sealed class RedisStoreTests(RedisServer server) : StoreContract, IClassF
     }
 
     [Fact]
+    public async Task A_job_joins_past_what_earlier_ones_left_under_its_id_and_leaves_nothing_itself()
+    {
+        server.SkipIfMissing();
+        await using (RedisStore earlier = await ConnectAsync(job))
+        {
+            // Of a job of this version that was killed, and of one before: addresses at which nobody listens any more.
+            var dead = new RankAddress("host", "127.0.0.1", 1);
+            foreach (int rank in new[] { 0, 1 })
+            {
+                await earlier.SetAsync($"{job}/0/rank/{rank}", dead.Encode());
+                await earlier.SetAsync($"{job}/0-0123456789abcdef/rank/{rank}", dead.Encode());
+            }
+
+            await earlier.SetAsync($"{job}/0/join/1", "feed"u8.ToArray());
+            await earlier.SetAsync($"{job}/0/joined/feed", "0123456789abcdef"u8.ToArray());
+        }
+
+        float[] sums = await Task.WhenAll(Enumerable.Range(0, 2).Select(rank => Task.Run(async () =>
+        {
+            await using ProcessGroup group = await ProcessGroup.InitializeAsync(new ProcessGroupOptions
+            {
+                Rank = rank,
+                WorldSize = 2,
+                LocalRank = rank,
+                LocalWorldSize = 2,
+                JobId = job,
+                RedisStore = server.Configuration,
+                Secret = JobSecret.FromHex("000102030405060708090a0b0c0d0e0f"),
+                Transport = TransportKind.Tcp,
+                Timeout = Patience,
+            });
+            float[] buffer = [rank + 1];
+            group.AllReduce(buffer.AsSpan());
+            return buffer[0];
+        })));
+        Assert.Equal([3f, 3f], sums);
+
+        await using ConnectionMultiplexer redis = await ConnectionMultiplexer.ConnectAsync(server.Configuration);
+        string[] left = [.. redis.GetServer(server.Address).Keys(pattern: $"skein:{job}:*").Select(key => $"{key}"[$"skein:{job}:{job}/0".Length..]).Order()];
+        Assert.Equal(
+            ["-0123456789abcdef/rank/0", "-0123456789abcdef/rank/1", "/joined/feed", "/rank/0", "/rank/1"], left);
+    }
+
+    [Fact]
+    public async Task What_the_server_refuses_names_it_and_the_setting()
+    {
+        server.SkipIfMissing();
+        await using ConnectionMultiplexer redis = await ConnectionMultiplexer.ConnectAsync($"{server.Configuration},allowAdmin=true");
+        await redis.GetServer(server.Address).ExecuteAsync("ACL", "SETUSER", "reader", "on", ">reads-only-00", "~*", "+@read", "+@connection");
+        await using RedisStore store = await RedisStore.ConnectAsync($"{server.Address},user=reader,password=reads-only-00", job, Patience);
+        var error = await Assert.ThrowsAsync<RendezvousException>(() => store.SetAsync("key", new byte[1]));
+        Assert.Contains($"the Redis store at {server.Address} refused a request: NOPERM", error.Message);
+        Assert.Contains("SKEIN_REDIS_STORE", error.Message);
+    }
+
+    [Fact]
     public async Task A_wrong_password_is_an_error_that_does_not_show_it()
     {
         const string Wrong = "hunter2hunter2";

@@ -57,6 +57,31 @@ public class CoordinatorTests
     }
 
     [Fact]
+    public async Task A_process_that_ended_before_it_joined_ends_the_wait_for_it_with_its_name()
+    {
+        await using Members job = await Members.StartAsync(options => options with { Servers = 2, Workers = 1 });
+        await job.ServerAsync(10);
+        CoordinatorClient worker = await job.WorkerAsync(0);
+        await job.DepartAsync(new ServerDeparture("server-1", 1011, "exited with code 0"));
+        string? failure = await job.Coordinator.Finished.WaitAsync(Members.Limit);
+        Assert.Equal("server-1 (process 1011 on here) exited with code 0 before it had joined the job; its log says why", failure);
+        ParameterServerException seen = await Assert.ThrowsAsync<ParameterServerException>(
+            () => worker.WaitForAsync(static view => view.Ready, "all members", Members.Limit));
+        Assert.Equal(failure, seen.Message);
+    }
+
+    [Fact]
+    public async Task A_process_that_ended_after_all_had_joined_is_no_news()
+    {
+        await using Members job = await Members.StartAsync(options => options with { Servers = 1, Workers = 1 });
+        await job.ServerAsync(10);
+        CoordinatorClient worker = await job.WorkerAsync(0);
+        await job.DepartAsync(new ServerDeparture("server-1", 1011, "exited with code 0"));
+        await worker.LeaveAsync();
+        Assert.Null(await job.Coordinator.Finished.WaitAsync(Members.Limit));
+    }
+
+    [Fact]
     public async Task In_an_elastic_job_the_chunk_of_a_lost_worker_is_handed_out_again()
     {
         await using Members job = await Members.StartAsync(options => options with { Workers = 2, Elastic = true });

@@ -35,6 +35,10 @@ internal sealed class Members : IAsyncDisposable
     public Task<CoordinatorClient> WorkerAsync(int rank) =>
         JoinAsync(new WorkerRegistration(rank) { ProcessId = 2000 + rank, HostName = "here" });
 
+    /// <summary>What the launcher of a process on "here" says when it ends.</summary>
+    public Task DepartAsync(Departure departure) => CoordinatorClient.ReportAsync(
+        "127.0.0.1", Coordinator.Endpoint.Port, Secret, departure with { HostName = "here" }, Limit);
+
     public async ValueTask DisposeAsync()
     {
         foreach (CoordinatorClient client in clients) await client.DisposeAsync();

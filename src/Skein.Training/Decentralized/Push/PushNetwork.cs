@@ -59,7 +59,7 @@ internal sealed class PushNetwork : IAsyncDisposable
 
         JobSecret secret = options.Secret ?? throw new JobAuthenticationException(
             $"rank {options.Rank} of {options.WorldSize} has no job secret: start the job with 'skein launch', or set SKEIN_JOB_SECRET to the same value for every rank");
-        IPAddress here = await Job.BindAddressAsync(options, cancellationToken).ConfigureAwait(false);
+        (IPAddress here, options) = await Job.FindAddressAsync(options, cancellationToken).ConfigureAwait(false);
         TcpStoreServer? server = null;
         Store? store = null;
         AuthenticatedListener? listener = null;
