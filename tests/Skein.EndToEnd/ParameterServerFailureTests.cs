@@ -151,7 +151,7 @@ public sealed class ParameterServerFailureTests(TrainingRuns runs) : IDisposable
         return job;
     }
 
-    private static int[] Servers(SkeinProcess job) => [.. job.Descendants.Where(id => SkeinProcess.CommandLine(id) is [.., "serve"])];
+    private static int[] Servers(SkeinProcess job) => [.. job.Descendants.Where(id => SkeinProcess.CommandLine(id) is [.., "serve", "--listen", _])];
 
     /// <summary>The one line that says what went wrong.</summary>
     private static string OneError(SkeinProcess job)
