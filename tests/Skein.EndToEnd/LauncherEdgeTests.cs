@@ -85,11 +85,16 @@ public sealed class LauncherEdgeTests : IDisposable
     [Fact]
     public async Task A_log_on_a_full_disk_costs_one_line_and_not_the_job()
     {
+        // Of several nodes: a launcher of one clears the folder first.
+        const string Script = "seq 100000; echo last";
         File.CreateSymbolicLink(Path.Combine(directory, "rank-0.log"), "/dev/full");
-        await using var job = SkeinProcess.Start("launch", "-n", "2", "--run-dir", directory, "--", "sh", "-c", "seq 100000; echo last");
-        Assert.Equal(0, await job.ExitAsync());
-        Assert.Equal(["[0] last", "[1] last"], job.Output.Where(line => line.EndsWith("last", StringComparison.Ordinal)).Order());
-        var line = Assert.Single(job.Errors);
+        await using var first = Node("127.0.0.1", 0, 30, Script, "--run-dir", directory);
+        await using var second = Node("127.0.0.1", 1, 30, Script, "--run-dir", directory);
+        Assert.Equal((0, 0), (await first.ExitAsync(), await second.ExitAsync()));
+        Assert.Contains("[0] last", first.Output);
+        Assert.Contains("[1] last", second.Output);
+        Assert.Empty(second.Errors);
+        var line = Assert.Single(first.Errors);
         Assert.StartsWith("skein: the log of [0] ends here: No space left on device", line, StringComparison.Ordinal);
         Assert.Equal(100_001, File.ReadLines(Path.Combine(directory, "rank-1.log")).Count());
     }
@@ -208,9 +213,9 @@ public sealed class LauncherEdgeTests : IDisposable
         return (first, second);
     }
 
-    private SkeinProcess Node(string host, int rank, int timeout, string script) => SkeinProcess.Start(
+    private SkeinProcess Node(string host, int rank, int timeout, string script, params string[] options) => SkeinProcess.Start(
         Variables(timeout),
-        "launch", "-n", "1", "--nodes", "2", "--node-rank", $"{rank}", "--rendezvous", $"{host}:{port}", "--", "sh", "-c", script);
+        ["launch", "-n", "1", "--nodes", "2", "--node-rank", $"{rank}", "--rendezvous", $"{host}:{port}", .. options, "--", "sh", "-c", script]);
 
     private static (string, string?)[] Variables(int timeout) =>
         [("SKEIN_JOB_SECRET", JobSecret.FromHex("0123456789abcdef0123456789abcdef").ToHex()), ("SKEIN_TIMEOUT_SECONDS", $"{timeout}")];

@@ -19,7 +19,7 @@ public sealed class ParameterServerFailureTests(TrainingRuns runs) : IDisposable
 
     [Theory]
     [InlineData(1, "--consistency", "bsp")]
-    [InlineData(1, "--consistency", "async", "--straggler", "1:100000")] // killed between its pull and its push
+    [InlineData(1, "--consistency", "async", "--straggler", "1:1000")] // killed between its pull and its push
     [InlineData(0, "--consistency", "ssp:3")]
     [InlineData(0, "--consistency", "async", "--balance")]
     public async Task A_killed_worker_ends_a_job_that_cannot_do_without(int rank, params string[] options)

@@ -45,7 +45,7 @@ public sealed class SlurmTests : IDisposable
     public async Task A_killed_rank_is_named_and_ends_the_step()
     {
         await using var job = Cluster(
-            [], "srun", "-K", "-N2", "-n2", "dotnet", Path.Combine(AppContext.BaseDirectory, "Skein.TestWorker.dll"), "all-reduce-forever", "1000");
+            [], "srun", "-N2", "-n2", "dotnet", Path.Combine(AppContext.BaseDirectory, "Skein.TestWorker.dll"), "all-reduce-forever", "1000");
         await job.WaitForLinesAsync(2, line => line == "running");
         int rank = job.Descendants.Single(id => SkeinProcess.Variable(id, "SLURM_PROCID") == "1" && SkeinProcess.CommandLine(id)[0].EndsWith("dotnet", StringComparison.Ordinal));
         SkeinProcess.Signal(rank, SkeinProcess.Kill);

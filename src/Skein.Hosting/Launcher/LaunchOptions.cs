@@ -77,7 +77,9 @@ public sealed record LaunchOptions
     /// <summary>Told, in words and without a full stop, of every failure that the job survives, and whether that rank is started again.</summary>
     public Action<string> LossSurvived { get; init; } = static _ => { };
 
-    /// <summary>Where clients that the job's store refuses are reported.</summary>
+    /// <summary>
+    /// Where it is reported which clients the launcher refuses, and which members a job with parameter servers lost and goes on without.
+    /// </summary>
     public ILogger Logger { get; init; } = NullLogger.Instance;
 
     /// <summary>Variables that the workers get in addition to this process's environment.</summary>

@@ -103,8 +103,7 @@ internal sealed class LaunchedServers : IAsyncDisposable
                 Elastic = launch.Settings.Elastic,
                 Settings = launch.Settings.ToJson(),
                 Timeout = TimeSpan.FromSeconds(launch.Settings.TimeoutSeconds),
-                // A loss that the job does not survive is told as its failure.
-                Logger = launch.Settings.Elastic || launch.Replicas > 1 ? options.Logger : null,
+                Logger = options.Logger,
             },
             secret, new IPEndPoint(address, 0), cancellationToken);
 

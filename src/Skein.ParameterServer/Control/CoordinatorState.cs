@@ -108,8 +108,9 @@ internal sealed partial class CoordinatorState(CoordinatorOptions options)
             views.Writer.TryComplete(
                 member.State == MemberState.Lost ? new ParameterServerException($"{member} was taken for lost: {member.LossReason}") : null);
             audience.Remove(member);
-            if (member.State == MemberState.Lost && !view.Finished)
+            if (member.State == MemberState.Lost && !view.HasEnded)
             {
+                // Any other loss is the job's failure, or follows from its end.
                 options.Logger?.LogWarning("{Member} was lost: {Reason}", member, member.LossReason);
             }
 
