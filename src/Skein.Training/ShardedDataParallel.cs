@@ -17,8 +17,8 @@ namespace Skein.Training;
 /// The <see cref="Trainer"/> has to make the optimizer, since it works on this rank's shards, of which there is one for each
 /// unit. Shards are in single precision whatever the model is in. A parameter that was not used in a step counts as one
 /// whose gradient is zero; a frozen one stays as it is. Modules have to be called in the same order on all ranks. With stage 3 the
-/// model's parameters have values only while their unit is computed. At other times they read as NaN and cannot be written, and a step
-/// that has used them so fails: use <see cref="FullParameters"/> or <see cref="GatherParameters"/>, before
+/// model's parameters have values only while their unit is computed. At other times they read as NaN, so that a loss that they went into
+/// is NaN, and writing them is an error, at once or when their unit is gathered next: use <see cref="FullParameters"/> or <see cref="GatherParameters"/>, before
 /// <see cref="Strategy.Dispose()"/>. Not thread-safe.
 /// </remarks>
 public sealed class ShardedDataParallel : ReplicaStrategy

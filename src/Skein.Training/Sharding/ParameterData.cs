@@ -1,3 +1,5 @@
+using System.Runtime.CompilerServices;
+using Skein.Training.Gradients;
 using static TorchSharp.torch;
 
 namespace Skein.Training.Sharding;
@@ -26,11 +28,23 @@ internal static class ParameterData
 
     /// <summary>
     /// A tensor of a shape in the place of values that are elsewhere: NaN wherever it is read, so that nothing that uses it goes unnoticed. All
-    /// elements are one in memory, which LibTorch refuses to write.
+    /// elements are one in memory, which LibTorch refuses to write but for filling them (<see cref="IsUntouched"/>).
     /// </summary>
     public static Tensor Withheld(Tensor like)
     {
         using Tensor element = full([], float.NaN, like.dtype, like.device);
         return element.expand(like.shape).DetachFromDisposeScope();
+    }
+
+    /// <summary>Whether a tensor of <see cref="Withheld"/> on the CPU is NaN still.</summary>
+    public static unsafe bool IsUntouched(Tensor withheld)
+    {
+        void* element = (void*)BorrowedTensor.StorageAddress(withheld);
+        return withheld.dtype switch
+        {
+            ScalarType.Float16 => Half.IsNaN(Unsafe.Read<Half>(element)),
+            ScalarType.BFloat16 => float.IsNaN((float)Unsafe.Read<Collectives.BFloat16>(element)),
+            _ => float.IsNaN(Unsafe.Read<float>(element)),
+        };
     }
 }

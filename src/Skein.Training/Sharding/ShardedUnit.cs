@@ -306,14 +306,11 @@ internal sealed class ShardedUnit : IDisposable
         IsGathered = true;
     }
 
-    // What has a single element is all that LibTorch lets be written.
     private void CheckNothingWritten()
     {
         for (int i = 0; i < withheld.Length; i++)
         {
-            if (withheld[i].numel() != 1) continue;
-            using Tensor value = withheld[i].to(ScalarType.Float32);
-            if (float.IsNaN(value.item<float>())) continue;
+            if (ParameterData.IsUntouched(withheld[i])) continue;
             throw new InvalidOperationException(
                 $"'{Parameters[i].Name}' was written while its values were elsewhere: write to what {nameof(ShardedDataParallel.GatherParameters)} has gathered");
         }

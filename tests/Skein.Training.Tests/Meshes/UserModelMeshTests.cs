@@ -76,7 +76,7 @@ public class UserModelMeshTests
         Strategies.Training training = Training(Wide, Labelled);
         await Compare(training, new MeshShape(data: 2, tensor: 2), mesh =>
         {
-            using Sequential plan = Wide();
+            using Sequential plan = Models.Seeded(1, Wide);
             return new TensorParallel(mesh[MeshShape.Tensor], TensorParallelPlan.Mlp(plan), (ReplicaStrategy)Strategies.Create(copies, mesh[MeshShape.Data]));
         });
     }

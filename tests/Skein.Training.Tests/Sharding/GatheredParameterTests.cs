@@ -23,7 +23,6 @@ public class GatheredParameterTests
             {
                 Assert.True(first.forward(data.Features).isnan().all().ToBoolean());
                 Assert.True(float.IsNaN(first.weight.sum().ToSingle()));
-                Assert.ThrowsAny<Exception>(() => first.weight.fill_(0.25));
                 using Tensor other = zeros(32, 20);
                 Assert.ThrowsAny<Exception>(() => first.weight.copy_(other));
                 Assert.All(model.state_dict().Values, static value => Assert.True(value.isnan().all().ToBoolean()));
@@ -84,11 +83,11 @@ public class GatheredParameterTests
     }
 
     [Fact]
-    public async Task A_single_element_that_was_written_while_it_was_elsewhere_is_an_error()
+    public async Task A_parameter_that_was_filled_while_its_values_were_elsewhere_is_an_error()
     {
         await RankThreads.Run(1, group =>
         {
-            using nn.Module<Tensor, Tensor> model = nn.Sequential(("only", nn.Linear(1, 1)));
+            using nn.Module<Tensor, Tensor> model = nn.Sequential(("only", nn.Linear(3, 2)));
             using var strategy = new ShardedDataParallel(group);
             strategy.Attach(model);
             using (no_grad()) model.get_parameter("only.bias")!.fill_(0.25);
@@ -128,13 +127,14 @@ public class GatheredParameterTests
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
-    public async Task With_stage_3_such_a_use_is_right_or_an_error(bool before)
+    public async Task With_stage_3_such_a_use_is_an_error_or_NaN_and_never_another_number(bool before)
     {
         Strategies.Training training = Using(before);
         Strategies.Outcome single = await training.Run(new SingleProcess());
         try
         {
-            Strategies.AssertSame(single, await RankThreads.Run(2, group => training.Run(new ShardedDataParallel(group, Linears(ZeroStage.Parameters)))));
+            Strategies.Outcome[] ranks = await RankThreads.Run(2, group => training.Run(new ShardedDataParallel(group, Linears(ZeroStage.Parameters))));
+            if (!ranks[0].Losses.All(float.IsNaN)) Strategies.AssertSame(single, ranks);
         }
         catch (AggregateException error)
         {
