@@ -46,7 +46,7 @@ public sealed class PackageFeed : IAsyncLifetime, ICollectionFixture<PackageFeed
     }
 
     /// <summary>The package's description.</summary>
-    public XElement Metadata(string path)
+    public static XElement Metadata(string path)
     {
         using var package = System.IO.Compression.ZipFile.OpenRead(path);
         using var nuspec = package.Entries.Single(entry => entry.FullName.EndsWith(".nuspec", StringComparison.Ordinal)).Open();

@@ -22,10 +22,10 @@ public sealed class PackageTests(PackageFeed feed)
             ["Skein.Workloads.LectureRatings"] = "GPL-2.0-or-later",
         };
         string[] packages = Directory.GetFiles(feed.Folder, "Skein.*.nupkg");
-        Assert.Equal(licences.Keys.Order(), packages.Select(path => Value(feed.Metadata(path), "id")).Order());
+        Assert.Equal(licences.Keys.Order(), packages.Select(path => Value(PackageFeed.Metadata(path), "id")).Order());
         foreach (string path in packages)
         {
-            XElement metadata = feed.Metadata(path);
+            XElement metadata = PackageFeed.Metadata(path);
             string id = Value(metadata, "id");
             Assert.Equal(licences[id], Value(metadata, "license"));
             Assert.Equal("README.md", Value(metadata, "readme"));
@@ -70,7 +70,7 @@ public sealed class PackageTests(PackageFeed feed)
     {
         foreach (string id in (string[])["Skein.Collectives", "Skein.ParameterServer", "Skein.Training", "Skein.Workloads"])
         {
-            XElement metadata = feed.Metadata(Directory.GetFiles(feed.Folder, $"{id}.{PackageFeed.Version}.nupkg").Single());
+            XElement metadata = PackageFeed.Metadata(Directory.GetFiles(feed.Folder, $"{id}.{PackageFeed.Version}.nupkg").Single());
             Assert.DoesNotContain("AspNetCore", metadata.ToString(), StringComparison.Ordinal);
         }
     }
