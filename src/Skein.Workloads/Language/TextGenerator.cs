@@ -1,3 +1,4 @@
+using Skein.Training;
 using Skein.Training.Data;
 using static TorchSharp.torch;
 
