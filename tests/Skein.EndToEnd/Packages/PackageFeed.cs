@@ -71,6 +71,17 @@ public sealed class PackageFeed : IAsyncLifetime, ICollectionFixture<PackageFeed
         return folder;
     }
 
+    /// <summary>Builds a sample of the checkout with packages in place of their sources.</summary>
+    /// <returns>The program.</returns>
+    public async Task<string> BuildSampleAsync(string name)
+    {
+        string artifacts = MakeFolder($"{name}-artifacts");
+        await DotnetAsync(
+            Repository.PathOf($"samples/{name}"), [], "build", "-c", "Release", "-v", "q", $"-p:SkeinVersion={Version}", $"-p:ArtifactsPath={artifacts}",
+            $"-p:RestoreAdditionalProjectSources={Folder}", $"-p:RestorePackagesPath={Path.Combine(root, "packages")}", $"-p:RestoreFallbackFolders={Cache}");
+        return Directory.GetFiles(artifacts, $"{name}.dll", SearchOption.AllDirectories).Single(path => path.Contains("/bin/", StringComparison.Ordinal) && !path.Contains("/ref", StringComparison.Ordinal));
+    }
+
     /// <summary>An empty folder that knows of the packages.</summary>
     public string MakeFolder(string name) => Directory.CreateDirectory(Path.Combine(root, name)).FullName;
 

@@ -101,6 +101,29 @@ public sealed class ProgramFromPackagesTests(PackageFeed feed)
         Assert.Equal(["sum 3"], await PackageFeed.DotnetAsync(folder, [], Path.Combine(folder, "bin", "Release", "net10.0", "fsharp.dll")));
     }
 
+    [Theory]
+    [InlineData("QuickStart")]
+    [InlineData("OwnLoop")]
+    [InlineData("OwnData")]
+    [InlineData("ParameterServers")]
+    public async Task A_sample_that_is_built_from_packages_says_what_it_says_in_the_checkout(string sample)
+    {
+        string program = await feed.BuildSampleAsync(sample);
+        string[] here = await PackageFeed.DotnetAsync(AppContext.BaseDirectory, [], SampleTests.PathOf(sample));
+        Assert.Equal(here, await PackageFeed.DotnetAsync(Path.GetDirectoryName(program)!, [], program));
+    }
+
+    [Fact]
+    public async Task The_service_that_is_built_from_packages_trains_and_its_process_is_left_alone()
+    {
+        string program = await feed.BuildSampleAsync("HostedService");
+        Assert.DoesNotContain("System.GC.Concurrent", await File.ReadAllTextAsync(Path.ChangeExtension(program, "runtimeconfig.json")), StringComparison.Ordinal);
+        await using var service = SkeinProcess.StartProgram("dotnet", [], program);
+        await service.WaitForLinesAsync(1, static line => line.Contains("] trained 150 steps", StringComparison.Ordinal));
+        service.Signal(SkeinProcess.Terminate);
+        Assert.Equal(0, await service.ExitAsync());
+    }
+
     [Fact]
     public async Task The_templates_program_trains_on_two_processes_as_on_one()
     {
