@@ -102,15 +102,19 @@ public sealed class ProgramFromPackagesTests(PackageFeed feed)
     }
 
     [Theory]
-    [InlineData("QuickStart")]
-    [InlineData("OwnLoop")]
-    [InlineData("OwnData")]
-    [InlineData("ParameterServers")]
-    public async Task A_sample_that_is_built_from_packages_says_what_it_says_in_the_checkout(string sample)
+    // Its model begins as it happens to.
+    [InlineData("QuickStart", 0.04)]
+    [InlineData("OwnLoop", 0)]
+    [InlineData("OwnData", 0)]
+    [InlineData("ParameterServers", 0)]
+    public async Task A_sample_that_is_built_from_packages_says_what_it_says_in_the_checkout(string sample, double tolerance)
     {
         string program = await feed.BuildSampleAsync(sample);
-        string[] here = await PackageFeed.DotnetAsync(AppContext.BaseDirectory, [], SampleTests.PathOf(sample));
-        Assert.Equal(here, await PackageFeed.DotnetAsync(Path.GetDirectoryName(program)!, [], program));
+        string here = Assert.Single(await PackageFeed.DotnetAsync(AppContext.BaseDirectory, [], SampleTests.PathOf(sample)));
+        string there = Assert.Single(await PackageFeed.DotnetAsync(Path.GetDirectoryName(program)!, [], program));
+        double[] expected = SampleTests.Numbers(here);
+        Assert.Equal(expected.Length, SampleTests.Numbers(there).Length);
+        Assert.All(SampleTests.Numbers(there), (number, i) => Assert.Equal(expected[i], number, tolerance));
     }
 
     [Fact]
