@@ -150,15 +150,15 @@ internal static class TrainWorker
 
     private static optim.Optimizer CreateOptimizer(
         TrainPlan plan, Strategy strategy, IReadOnlyList<Parameter> parameters) => plan.Optimizer switch
-    {
-        _ when strategy is ParameterServerStrategy job => JobOptimizer.Create(job.Settings.Optimizer, parameters, plan.LearningRate),
-        _ when strategy is HostAggregatedServers hosts => JobOptimizer.Create(hosts.Settings.Optimizer, parameters, plan.LearningRate),
-        "sgd" => optim.SGD(parameters, plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
-        "momentum" => optim.SGD(parameters, plan.LearningRate, momentum: TrainPlan.Momentum, weight_decay: plan.Defaults.WeightDecay ?? 0),
-        "adam" => optim.Adam(parameters, plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
-        "adamw" => new DistributedAdam(parameters, plan.LearningRate, weightDecay: plan.Defaults.WeightDecay ?? 0.01),
-        _ => throw new ArgumentOutOfRangeException(nameof(plan), plan.Optimizer, "no such optimizer"),
-    };
+        {
+            _ when strategy is ParameterServerStrategy job => JobOptimizer.Create(job.Settings.Optimizer, parameters, plan.LearningRate),
+            _ when strategy is HostAggregatedServers hosts => JobOptimizer.Create(hosts.Settings.Optimizer, parameters, plan.LearningRate),
+            "sgd" => optim.SGD(parameters, plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
+            "momentum" => optim.SGD(parameters, plan.LearningRate, momentum: TrainPlan.Momentum, weight_decay: plan.Defaults.WeightDecay ?? 0),
+            "adam" => optim.Adam(parameters, plan.LearningRate, weight_decay: plan.Defaults.WeightDecay ?? 0),
+            "adamw" => new DistributedAdam(parameters, plan.LearningRate, weightDecay: plan.Defaults.WeightDecay ?? 0.01),
+            _ => throw new ArgumentOutOfRangeException(nameof(plan), plan.Optimizer, "no such optimizer"),
+        };
 
     private static IReadOnlyDictionary<string, double>? Evaluate(Workload workload, nn.Module<Tensor, Tensor> model, WorkloadData data)
     {

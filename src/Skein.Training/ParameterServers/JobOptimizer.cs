@@ -115,14 +115,14 @@ public static class JobOptimizer
 
     private static string OfAdam(
         double? beta1, double? beta2, double? epsilon, bool? amsgrad, double? weightDecay) => new ServerOptimizerOptions
-    {
-        Kind = ServerOptimizerKind.Adam,
-        Beta1 = beta1 ?? 0.9,
-        Beta2 = beta2 ?? 0.999,
-        Epsilon = epsilon ?? 1e-8,
-        AmsGrad = amsgrad ?? false,
-        WeightDecay = weightDecay ?? 0,
-    }.ToString();
+        {
+            Kind = ServerOptimizerKind.Adam,
+            Beta1 = beta1 ?? 0.9,
+            Beta2 = beta2 ?? 0.999,
+            Epsilon = epsilon ?? 1e-8,
+            AmsGrad = amsgrad ?? false,
+            WeightDecay = weightDecay ?? 0,
+        }.ToString();
 
     private static string Text(double value) => value.ToString(CultureInfo.InvariantCulture);
 }
