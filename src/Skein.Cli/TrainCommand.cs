@@ -93,6 +93,12 @@ internal static class TrainCommand
             // The others were interrupted as well: that they are gone is no news.
             return interruption.ExitCode;
         }
+        catch (OperationCanceledException) when (LauncherEnvironment.HasRank())
+        {
+            // Another rank was told to stop, and all did. It ends first, so that the launcher names it, and ends this one.
+            await Task.Delay(Grace);
+            return CommandLine.Interrupted;
+        }
     }
 
     private static async Task<int> LaunchAsync(TrainOptions options, Func<LaunchOptions, LaunchOptions> configure)

@@ -218,9 +218,10 @@ public sealed class Trainer
         };
         place ??= Begin(sampler.BatchesPerEpoch);
         place.Fit(sampler.BatchesPerEpoch);
-        // A fit that begins within an epoch ends within one, after as many samples.
+        // A fit that begins within an epoch ends within one, after as many samples. Others go to the end of their last epoch, of which a rank
+        // may take more or fewer batches than one of the sampler's ranks.
         bool cut = place.Batch > 0;
-        long limit = Math.Min(MaxSteps ?? long.MaxValue, (long)epochs * sampler.BatchesPerEpoch);
+        long limit = Math.Min(MaxSteps ?? long.MaxValue, cut ? (long)epochs * sampler.BatchesPerEpoch : long.MaxValue);
         long steps = Strategy.FirstStep, samples = 0;
         place.Advance(steps, sampler.BatchesPerEpoch);
         AdvanceSchedule(steps);

@@ -23,7 +23,7 @@ public sealed class ParameterServerUsageTests : IDisposable
     [InlineData("--balance needs --consistency async: with ssp:2 no worker may take more steps than another but for the bound", "--balance", "--consistency", "ssp:2")]
     [InlineData("--servers is 0: give a whole number from 1", "--servers", "0")]
     [InlineData("--replicas is 3: give 1, or 2 for a backup of each shard", "--replicas", "3")]
-    [InlineData("--straggler is '9:2': give RANK:FACTOR, with a rank from 0 to 1 and a factor from 1", "--straggler", "9:2", "--workers", "2")]
+    [InlineData("--straggler is '9:2': give RANK:FACTOR, with a rank from 0 to 1 and a factor from 1 to 1000", "--straggler", "9:2", "--workers", "2")]
     [InlineData("parameter servers have no adamw: give --server-optimizer sgd, momentum, adam or adagrad", "--optimizer", "adamw")]
     [InlineData("--checkpoint-every needs --checkpoint-dir DIR", "--checkpoint-every", "10")]
     [InlineData("--checkpoint-every is 0: give a whole number from 1", "--checkpoint-every", "0", "--checkpoint-dir", "here")]

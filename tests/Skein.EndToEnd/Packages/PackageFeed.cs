@@ -1,3 +1,4 @@
+using System.IO.Compression;
 using System.Xml.Linq;
 using Skein.TestKit;
 
@@ -48,7 +49,7 @@ public sealed class PackageFeed : IAsyncLifetime, ICollectionFixture<PackageFeed
     /// <summary>The package's description.</summary>
     public static XElement Metadata(string path)
     {
-        using var package = System.IO.Compression.ZipFile.OpenRead(path);
+        using var package = ZipFile.OpenRead(path);
         using var nuspec = package.Entries.Single(entry => entry.FullName.EndsWith(".nuspec", StringComparison.Ordinal)).Open();
         return XDocument.Load(nuspec).Root!.Elements().Single();
     }
@@ -92,6 +93,20 @@ public sealed class PackageFeed : IAsyncLifetime, ICollectionFixture<PackageFeed
         await using var from = File.OpenRead(Path.Combine(Cache, name, "2.10.0", file));
         await using var to = File.Create(Path.Combine(Folder, file));
         await from.CopyToAsync(to);
+    }
+
+    /// <summary>A package like LibTorch's in that version, without its content.</summary>
+    public void OfferOtherLibTorch(string version)
+    {
+        const string name = "libtorch-cpu-linux-x64";
+        using ZipArchive package = ZipFile.Open(Path.Combine(Folder, $"{name}.{version}.nupkg"), ZipArchiveMode.Create);
+        using (var nuspec = new StreamWriter(package.CreateEntry($"{name}.nuspec").Open()))
+        {
+            nuspec.Write($"<package><metadata><id>{name}</id><version>{version}</version><authors>tests</authors><description>tests</description></metadata></package>");
+        }
+
+        using Stream library = package.CreateEntry("runtimes/linux-x64/native/libtorch_cpu.so").Open();
+        library.WriteByte(0);
     }
 
     /// <summary>The output of a successful dotnet command.</summary>

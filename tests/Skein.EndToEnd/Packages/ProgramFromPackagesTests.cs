@@ -52,6 +52,21 @@ public sealed class ProgramFromPackagesTests(PackageFeed feed)
     }
 
     [Fact]
+    public async Task Another_LibTorch_than_TorchSharps_is_named_when_the_program_is_built()
+    {
+        feed.OfferOtherLibTorch("2.9.9");
+        string folder = await feed.WriteProgramAsync("other", Sum, ("Skein.Training", PackageFeed.Version), (LibTorch, "2.9.9"));
+        (int code, string[] output, _) = await PackageFeed.RunAsync("dotnet", folder, [], "build", "-c", "Release", "-v", "q", "--nologo");
+        Assert.Equal(1, code);
+        Assert.Contains(output, line => line.Contains(
+            $"error SKEIN003: other references {LibTorch} 2.9.9, but TorchSharp was built for LibTorch {LibTorchVersion}: reference that version", StringComparison.Ordinal));
+
+        (code, output, _) = await PackageFeed.RunAsync("dotnet", folder, [], SkeinProcess.Program, "doctor");
+        Assert.Equal(1, code);
+        Assert.Contains(output, line => line.Contains($"other.csproj references {LibTorch} 2.9.9", StringComparison.Ordinal));
+    }
+
+    [Fact]
     public async Task Without_LibTorch_anywhere_each_of_two_ranks_says_so_in_one_line_and_copies_nothing()
     {
         string folder = await feed.WriteProgramAsync("nowhere", Sum, ("Skein.Training", PackageFeed.Version));
