@@ -30,6 +30,7 @@ internal sealed class FetchingPlace : IDisposable
         Directory.CreateDirectory(Programs);
         Set("SKEIN_DATA_DIR", null);
         Set("XDG_CACHE_HOME", Path.Combine(root, "cache"));
+        Set("TMPDIR", root);
         Set("PATH", Programs);
         Files = new PublishedFiles
         {
